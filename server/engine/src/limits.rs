@@ -1,0 +1,24 @@
+//! Every limit, next to the fault that it raises (see the specification of faults).
+
+/// Columns of a stage's output; above it `TooManyColumns`.
+pub const COLUMNS_MAX: usize = 2_000;
+/// Cluster-by columns of a stage; above it `TooManyClusteredByColumns`.
+pub const CLUSTERED_BY_COLUMNS_MAX: usize = 1_500;
+/// Workers of a stage; above it `TooManyWorkers`.
+pub const WORKERS_MAX: u32 = 1_000;
+/// Output partitions of a stage; above it `TooManyPartitions`.
+pub const PARTITIONS_MAX: u64 = 25_000;
+/// Milliseconds that a task waits for its first worker slots; then `TaskStartTimeout`.
+pub const TASK_START_TIMEOUT_MS: i64 = 600_000;
+/// Milliseconds between two steps of a stage's launch and its first sign of life; then `WorkerFailed`.
+pub const LAUNCH_TIMEOUT_MS: i64 = 120_000;
+/// Milliseconds that a worker may take to cut its sorted output once it has the boundaries.
+pub const BOUNDARIES_TIMEOUT_MS: i64 = 600_000;
+/// Milliseconds that allocation of segments and publishing may take, lock waits included.
+pub const PUBLISH_TIMEOUT_MS: i64 = 900_000;
+/// Verbose parse warnings that one worker reports.
+pub const VERBOSE_PARSE_WARNINGS_MAX: u64 = 5;
+/// Commands and events in flight between the controller and one worker process.
+pub const WORKER_QUEUE_CAPACITY: usize = 1_024;
+/// Events in flight to one running task.
+pub const TASK_QUEUE_CAPACITY: usize = 4_096;

@@ -1,0 +1,131 @@
+//! Puts a report together from the state of a job.
+
+use trilith_proto::fault::Fault;
+use trilith_proto::id::{StageNumber, TaskId};
+use trilith_proto::pb::task as pb;
+
+use crate::controller::state::{JobState, StageRun, WorkerState};
+use crate::kernel::{Phase, StageProgress};
+use crate::stage::{StageGraph, StageSpec};
+
+/// What a report shows besides the job's state.
+pub struct ReportParts<'a> {
+    /// The task.
+    pub task: &'a TaskId,
+    /// "RUNNING", "SUCCESS" or "FAILED".
+    pub status: &'a str,
+    /// Where it failed, and why.
+    pub error: Option<(&'a Fault, Option<StageNumber>)>,
+    /// Context for the final report.
+    pub task_context_json: Option<String>,
+    /// Rows of a SELECT, final report only.
+    pub results: Option<pb::ResultsReport>,
+    /// Address of the controller, if it has one.
+    pub host: Option<&'a str>,
+    /// Milliseconds since the epoch.
+    pub now_ms: i64,
+}
+
+/// Builds the report. Every number in it was measured by a worker or the controller.
+pub fn build(parts: ReportParts<'_>, graph: &StageGraph, state: &JobState) -> pb::TaskReport {
+    // A failure of the controller itself says nothing about any stage.
+    let show_phases = !matches!(parts.error, Some((_, None)));
+    let stages = graph
+        .stages
+        .iter()
+        .zip(state.kernel.stages())
+        .zip(&state.stages)
+        .map(|((spec, progress), run)| stage(&parts, spec, progress, run, show_phases))
+        .collect();
+    let mut counters: Vec<pb::Counter> =
+        state.counters.values().flat_map(|(_, counters)| counters.iter().cloned()).collect();
+    counters.sort_by(|a, b| {
+        (a.stage_number, a.worker_number, &a.name).cmp(&(b.stage_number, b.worker_number, &b.name))
+    });
+    pb::TaskReport {
+        task_id: parts.task.to_string(),
+        status: Some(status(&parts, state)),
+        stages,
+        counters,
+        results: parts.results,
+        task_context_json: parts.task_context_json,
+    }
+}
+
+fn status(parts: &ReportParts<'_>, state: &JobState) -> pb::StatusReport {
+    let end = state.ended_ms.unwrap_or(parts.now_ms);
+    let running = state.workers.iter().filter(|worker| worker.started_ms.is_some()).count();
+    let pending = state.workers.len() - running + state.wanted_workers;
+    pb::StatusReport {
+        status: parts.status.to_owned(),
+        error_report: parts.error.map(|(fault, stage)| pb::ErrorReport {
+            task_id: state.error_task_id.clone().unwrap_or_else(|| parts.task.to_string()),
+            host: state.error_host.clone().or_else(|| parts.host.map(str::to_owned)),
+            stage_number: stage.map(|stage| stage.0),
+            fault: Some(fault.into()),
+        }),
+        warnings: state.warnings.clone(),
+        start_time_ms: state.started_ms,
+        duration_ms: state.started_ms.map_or(-1, |start| (end - start).max(0)),
+        workers: state.workers.iter().map(|worker| worker_report(worker, parts)).collect(),
+        pending_tasks: pending as i32,
+        running_tasks: running as i32 + 1,
+        segment_report: state.segment_report.clone(),
+        segment_load: state.segment_load.clone(),
+    }
+}
+
+fn worker_report(worker: &WorkerState, parts: &ReportParts<'_>) -> pb::WorkerReport {
+    let started = worker.started_ms.unwrap_or(parts.now_ms);
+    pb::WorkerReport {
+        worker_number: worker.number.0,
+        attempt_number: 0,
+        worker_id: worker.task_id.clone(),
+        state: worker.state.to_owned(),
+        duration_ms: worker.ended_ms.map_or(-1, |end| (end - worker.requested_ms).max(0)),
+        pending_ms: (started - worker.requested_ms).max(0),
+        description: worker.description.clone(),
+    }
+}
+
+fn stage(
+    parts: &ReportParts<'_>,
+    spec: &StageSpec,
+    progress: &StageProgress,
+    run: &StageRun,
+    show_phase: bool,
+) -> pb::StageReport {
+    let started = progress.phase != Phase::New;
+    let duration = run.started_ms.map(|start| (run.ended_ms.unwrap_or(parts.now_ms) - start).max(0));
+    let partition_count = run.partition_count();
+    pb::StageReport {
+        stage_number: spec.number.0,
+        definition: Some(definition(parts.task, spec)),
+        phase: (started && show_phase).then(|| progress.phase.as_str().to_owned()),
+        worker_count: Some(run.workers.len() as u32).filter(|count| *count > 0),
+        partition_count: Some(partition_count).filter(|count| *count > 0),
+        shuffle: spec.shuffle_kind().map(str::to_owned),
+        output: started.then(|| "localStorage".to_owned()),
+        start_time_ms: run.started_ms,
+        duration_ms: duration.filter(|duration| *duration > 0),
+        sort: spec.sorts(),
+    }
+}
+
+fn definition(task: &TaskId, spec: &StageSpec) -> pb::StageDefinition {
+    pb::StageDefinition {
+        id: format!("{task}_{}", spec.number.0),
+        inputs: spec.inputs_report(),
+        broadcast: spec.broadcast.iter().map(|index| *index as u32).collect(),
+        processor_type: spec.processor_type.clone(),
+        processor_json: spec.processor_json.to_string(),
+        signature: spec
+            .signature
+            .iter()
+            .map(|(name, column_type)| pb::Column { name: name.clone(), r#type: column_type.to_string() })
+            .collect(),
+        shuffle_spec: spec.shuffle_report.clone(),
+        max_worker_count: spec.max_workers,
+        shuffle_check_has_multiple_values: spec.feeds_segments,
+    }
+}

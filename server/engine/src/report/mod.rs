@@ -1,0 +1,5 @@
+//! The task report, live and final, from what was measured.
+
+mod build;
+
+pub use build::{ReportParts, build};

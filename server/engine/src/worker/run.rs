@@ -1,0 +1,202 @@
+//! Runs one work order from its inputs to its output.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use futures::StreamExt;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use trilith_exchange::{PartitionRange, Shuffle};
+use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::id::WorkOrderId;
+use trilith_proto::pb::task as pb;
+
+use super::order::{OrderSettings, PlanSource, Sink, WorkOrder, WorkerEvent};
+use super::runtime::WorkerConfig;
+use super::warnings::ParseWarnings;
+use crate::ingest;
+use crate::stage::{self, StageCounters, WorkOrderServices};
+
+/// How often counters travel to the controller.
+const COUNTER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What one running order holds.
+pub(crate) struct Running<'a> {
+    pub config: &'a WorkerConfig,
+    pub id: WorkOrderId,
+    pub events: &'a mpsc::Sender<WorkerEvent>,
+    pub cancel: &'a CancellationToken,
+    pub counters: Arc<StageCounters>,
+    pub warnings: Arc<ParseWarnings>,
+    pub context: Arc<TaskContext>,
+    sequence: u64,
+    reported: Instant,
+}
+
+/// Runs an order and reports its steps. A fault is returned, not reported.
+pub(crate) async fn run(
+    config: &WorkerConfig,
+    order: WorkOrder,
+    events: &mpsc::Sender<WorkerEvent>,
+    boundaries: oneshot::Receiver<Arc<Vec<PartitionRange>>>,
+    cancel: &CancellationToken,
+) -> Result<(), Fault> {
+    let counters = Arc::new(StageCounters::default());
+    let warnings = Arc::new(ParseWarnings::new(order.settings.max_parse_exceptions));
+    let context = task_context(config, &order, &counters, &warnings);
+    let mut running = Running {
+        config,
+        id: order.id,
+        events,
+        cancel,
+        counters,
+        warnings,
+        context,
+        sequence: 0,
+        reported: Instant::now(),
+    };
+    let result = match (order.sink, order.plan) {
+        (Sink::Segments(sink), None) => ingest::write_segments(&mut running, *sink).await,
+        (Sink::Exchange(shuffle), Some(plan)) => {
+            let plan = decode(plan, &running.context)?;
+            shuffle_output(&mut running, plan, shuffle, &order.settings, boundaries).await
+        }
+        _ => Err(Fault::unknown("a work order must have either a plan or segments to write")),
+    };
+    // The last counters of a failed order tell why and where, so they are sent in any case.
+    running.report(true).await;
+    let done = result?;
+    running.send(done).await
+}
+
+fn task_context(
+    config: &WorkerConfig,
+    order: &WorkOrder,
+    counters: &Arc<StageCounters>,
+    warnings: &Arc<ParseWarnings>,
+) -> Arc<TaskContext> {
+    let services = WorkOrderServices {
+        exchange: Arc::clone(&config.exchange),
+        flight_pool: Arc::clone(&config.flight_pool),
+        policy: Arc::clone(&config.policy),
+        segment_directory: config.segment_directory.clone(),
+        counters: Arc::clone(counters),
+        warnings: Arc::clone(warnings) as _,
+        remove_null_bytes: order.settings.remove_null_bytes,
+    };
+    let session = SessionConfig::new().with_extension(Arc::new(services));
+    stage::task_context(order.id.to_string(), session, Arc::clone(&config.runtime_env))
+}
+
+fn decode(plan: PlanSource, context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>, Fault> {
+    match plan {
+        PlanSource::Local(plan) => Ok(plan),
+        PlanSource::Encoded(bytes) => stage::decode_plan(&bytes, context).map_err(|error| fault_of(&error)),
+    }
+}
+
+/// The fault inside an error of DataFusion, or an unknown one with its text.
+pub(crate) fn fault_of(error: &DataFusionError) -> Fault {
+    match Fault::find(error) {
+        Some(fault) => fault.clone(),
+        None => Fault::from_error(error),
+    }
+}
+
+async fn shuffle_output(
+    running: &mut Running<'_>,
+    plan: Arc<dyn ExecutionPlan>,
+    shuffle: Shuffle,
+    settings: &OrderSettings,
+    boundaries: oneshot::Receiver<Arc<Vec<PartitionRange>>>,
+) -> Result<WorkerEvent, Fault> {
+    let plan = stage::make_cooperative(plan).map_err(|error| fault_of(&error))?;
+    let gathers = shuffle.gathers_statistics();
+    let mut writer = running
+        .config
+        .exchange
+        .create(running.id.clone(), plan.schema(), shuffle, settings.max_frame_size_bytes)
+        .map_err(Fault::from)?;
+    let partitions = plan.properties().output_partitioning().partition_count();
+    for partition in 0..partitions {
+        let mut stream =
+            plan.execute(partition, Arc::clone(&running.context)).map_err(|error| fault_of(&error))?;
+        while let Some(batch) = running.cancellable(stream.next()).await? {
+            let batch = batch.map_err(|error| fault_of(&error))?;
+            running.counters.output(partition, &batch);
+            let started = Instant::now();
+            writer.write(partition as u32, batch).map_err(Fault::from)?;
+            running.counters.cpu("sortOutput", started.elapsed());
+            running.report(false).await;
+        }
+    }
+    let summary = writer.finish().map_err(Fault::from)?;
+    let mut partition_rows = summary.partition_rows;
+    if gathers {
+        let read = WorkerEvent::InputRead {
+            id: running.id.clone(),
+            buckets: summary.buckets,
+            has_multiple_values: summary.has_multiple_values,
+        };
+        running.report(true).await;
+        running.send(read).await?;
+        let ranges = running
+            .cancellable(boundaries)
+            .await?
+            .map_err(|_closed| Fault::canceled(CancelReason::Unknown))?;
+        partition_rows = running
+            .config
+            .exchange
+            .set_boundaries(&running.id, ranges.as_ref().clone())
+            .map_err(Fault::from)?;
+    }
+    if let Some(output) = running.config.exchange.find(&running.id) {
+        running.counters.shuffled(&output);
+    }
+    Ok(WorkerEvent::OutputReady { id: running.id.clone(), partition_rows, segments: Vec::new() })
+}
+
+impl Running<'_> {
+    /// Waits for something unless the order is cancelled first.
+    pub(crate) async fn cancellable<F: Future>(&self, future: F) -> Result<F::Output, Fault> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Fault::canceled(CancelReason::Unknown)),
+            output = future => Ok(output),
+        }
+    }
+
+    /// Sends counters if they are due, or in any case.
+    pub(crate) async fn report(&mut self, force: bool) {
+        if !force && self.reported.elapsed() < COUNTER_INTERVAL {
+            return;
+        }
+        self.reported = Instant::now();
+        self.sequence += 1;
+        let parse_errors = self.warnings.count();
+        let counters = self.counters.snapshot(&self.id, parse_errors);
+        let warnings = self
+            .warnings
+            .take()
+            .into_iter()
+            .map(|fault| pb::ErrorReport {
+                task_id: self.id.worker_task_id(),
+                host: None,
+                stage_number: Some(self.id.stage.0),
+                fault: Some((&fault).into()),
+            })
+            .collect();
+        let update =
+            WorkerEvent::Counters { id: self.id.clone(), sequence: self.sequence, counters, warnings };
+        // Nobody listening means the job is over; the order is cancelled by its own token.
+        let _closed = self.events.send(update).await;
+    }
+
+    async fn send(&self, event: WorkerEvent) -> Result<(), Fault> {
+        self.events.send(event).await.map_err(|_closed| Fault::canceled(CancelReason::Unknown))
+    }
+}

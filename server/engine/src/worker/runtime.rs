@@ -1,0 +1,147 @@
+//! Owns the work orders of one process.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::runtime_env::RuntimeEnv;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+use trilith_exchange::{Exchange, FlightPool, PartitionRange};
+use trilith_input::Policy;
+use trilith_proto::id::{TaskId, WorkOrderId};
+
+use super::order::{WorkOrder, WorkerCommand, WorkerEvent};
+use super::run;
+
+/// What every work order of a process shares.
+#[derive(Clone)]
+pub struct WorkerConfig {
+    /// Stage outputs of this process.
+    pub exchange: Arc<Exchange>,
+    /// Connections to other processes' exchanges.
+    pub flight_pool: Arc<FlightPool>,
+    /// Memory pool and spill directory of DataFusion's operators.
+    pub runtime_env: Arc<RuntimeEnv>,
+    /// What EXTERN may read.
+    pub policy: Arc<Policy>,
+    /// Root of deep storage.
+    pub segment_directory: PathBuf,
+}
+
+/// Runs work orders of this process until it is shut down.
+pub struct WorkerRuntime {
+    config: WorkerConfig,
+    events: mpsc::Sender<WorkerEvent>,
+    orders: Mutex<HashMap<WorkOrderId, OrderHandle>>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+struct OrderHandle {
+    cancel: CancellationToken,
+    boundaries: Option<oneshot::Sender<Arc<Vec<PartitionRange>>>>,
+}
+
+impl WorkerRuntime {
+    /// A runtime that reports to `events`.
+    pub fn new(config: WorkerConfig, events: mpsc::Sender<WorkerEvent>, shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new(WorkerRuntime {
+            config,
+            events,
+            orders: Mutex::new(HashMap::new()),
+            tracker: TaskTracker::new(),
+            shutdown,
+        })
+    }
+
+    /// Work orders that run now.
+    pub fn running(&self) -> usize {
+        self.orders.lock().len()
+    }
+
+    /// Obeys one command. Returns at once; results come as events.
+    pub fn command(self: &Arc<Self>, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Start(order) => self.start(*order),
+            WorkerCommand::SetBoundaries { id, ranges } => {
+                let sender = self.orders.lock().get_mut(&id).and_then(|order| order.boundaries.take());
+                match sender {
+                    Some(sender) if sender.send(ranges).is_ok() => {}
+                    _ => debug!(%id, "boundaries for an order that does not wait for them"),
+                }
+            }
+            WorkerCommand::Release { id } => self.config.exchange.release(&id),
+            WorkerCommand::CancelTask { task } => self.cancel_task(&task),
+        }
+    }
+
+    /// Obeys commands until the queue closes or the process shuts down.
+    pub async fn serve(self: Arc<Self>, mut commands: mpsc::Receiver<WorkerCommand>) {
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Cancels everything and waits until it has stopped.
+    pub async fn stop(&self) {
+        for order in self.orders.lock().values() {
+            order.cancel.cancel();
+        }
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    fn cancel_task(&self, task: &TaskId) {
+        let mut running = false;
+        for (id, order) in self.orders.lock().iter() {
+            if id.task == *task {
+                order.cancel.cancel();
+                running = true;
+            }
+        }
+        if running {
+            debug!(%task, "work orders cancelled");
+        }
+        self.config.exchange.release_task(task);
+    }
+
+    fn start(self: &Arc<Self>, order: WorkOrder) {
+        let id = order.id.clone();
+        let cancel = self.shutdown.child_token();
+        let (boundaries, wait) = oneshot::channel();
+        let handle = OrderHandle { cancel: cancel.clone(), boundaries: Some(boundaries) };
+        let known = self.orders.lock().insert(id.clone(), handle).is_some();
+        if known {
+            warn!(%id, "work order sent twice");
+            return;
+        }
+        let runtime = Arc::clone(self);
+        let tokio = tokio::runtime::Handle::current();
+        // Operators, sorting and encoding are CPU work: they get a thread of their own.
+        self.tracker.spawn_blocking(move || {
+            let result = tokio.block_on(run::run(&runtime.config, order, &runtime.events, wait, &cancel));
+            let cancelled = cancel.is_cancelled();
+            if result.is_err() || cancelled {
+                runtime.config.exchange.release(&id);
+            }
+            runtime.orders.lock().remove(&id);
+            if let (Err(fault), false) = (result, cancelled) {
+                let failed = WorkerEvent::Failed { id, fault };
+                if tokio.block_on(runtime.events.send(failed)).is_err() {
+                    debug!("nobody listens to a failed work order");
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! Parse errors of one work order: counted, the first few kept, too many stop the job.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use trilith_input::WarningSink;
+use trilith_proto::fault::{Fault, FaultCode};
+
+use crate::limits;
+
+/// Counts parse errors against `maxParseExceptions`.
+pub struct ParseWarnings {
+    max: i64,
+    count: AtomicU64,
+    verbose: Mutex<Vec<Fault>>,
+}
+
+impl ParseWarnings {
+    /// `max` as the context key says: 0 none allowed, -1 any number.
+    pub fn new(max: i64) -> Self {
+        ParseWarnings { max, count: AtomicU64::new(0), verbose: Mutex::new(Vec::new()) }
+    }
+
+    /// Parse errors so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Takes the verbose warnings that were not yet reported.
+    pub fn take(&self) -> Vec<Fault> {
+        std::mem::take(&mut *self.verbose.lock())
+    }
+}
+
+impl WarningSink for ParseWarnings {
+    fn parse_error(&self, message: String) -> Result<(), Fault> {
+        if self.max == 0 {
+            return Err(Fault::cannot_parse(message));
+        }
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let verbose = if self.max < 0 {
+            limits::VERBOSE_PARSE_WARNINGS_MAX
+        } else {
+            limits::VERBOSE_PARSE_WARNINGS_MAX.min(self.max as u64)
+        };
+        if count <= verbose {
+            self.verbose.lock().push(Fault::cannot_parse(message));
+        }
+        if self.max > 0 && count > self.max as u64 {
+            return Err(Fault::too_many_warnings(self.max, FaultCode::CannotParseExternalData));
+        }
+        Ok(())
+    }
+}
