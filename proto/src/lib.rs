@@ -13,19 +13,35 @@ mod messages;
 pub mod pb {
     /// `trilith.task.v1`
     pub mod task {
-        tonic::include_proto!("trilith.task.v1");
+        pub use v1::*;
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("trilith.task.v1");
+        }
     }
     /// `trilith.query.v1`
     pub mod query {
-        tonic::include_proto!("trilith.query.v1");
+        pub use v1::*;
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("trilith.query.v1");
+        }
     }
     /// `trilith.datasource.v1`
     pub mod datasource {
-        tonic::include_proto!("trilith.datasource.v1");
+        pub use v1::*;
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("trilith.datasource.v1");
+        }
     }
     /// `trilith.worker.v1`
     pub mod worker {
-        tonic::include_proto!("trilith.worker.v1");
+        pub use v1::*;
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("trilith.worker.v1");
+        }
     }
 }
 
