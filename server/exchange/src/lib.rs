@@ -1,1 +1,31 @@
+//! Carries rows from stage to stage: outputs of work orders are kept in memory within a bound, or on disk beyond
+//! it, and read in place by the same process or with Arrow Flight by others.
 
+mod error;
+pub mod flight;
+mod gather;
+mod hash;
+mod keys;
+mod memory;
+mod merge;
+mod output;
+mod pieces;
+mod read;
+mod registry;
+mod run;
+mod shuffle;
+mod sizes;
+mod sorter;
+mod spill;
+mod statistics;
+mod writer;
+
+pub use error::ExchangeError;
+pub use flight::client::FlightPool;
+pub use keys::decode_key;
+pub use output::StageOutput;
+pub use read::{ReadCounters, ReadRequest, read};
+pub use registry::{Exchange, ExchangeConfig, ExchangeStats};
+pub use shuffle::{Bucket, ReadOrder, Shuffle, SortKey, StageSource};
+pub use statistics::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
+pub use writer::{OutputSummary, OutputWriter};

@@ -1,1 +1,22 @@
+//! Segments: their names, their place in time, their files.
 
+mod error;
+mod reader;
+mod record;
+mod shard_spec;
+mod sweep;
+mod timeline;
+mod tombstone;
+mod writer;
+
+pub use error::SegmentError;
+pub use reader::SegmentReader;
+pub use record::{SegmentRecord, file_path, segment_id};
+pub use shard_spec::ShardSpec;
+pub use sweep::sweep;
+pub use timeline::{subtract, visible};
+pub use tombstone::tombstone_intervals;
+pub use writer::{SegmentWriter, WrittenSegment};
+
+#[cfg(test)]
+mod tests;

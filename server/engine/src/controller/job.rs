@@ -1,0 +1,329 @@
+//! One running job: events in, kernel, actions out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, info};
+use trilith_metadata::LockLease;
+use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::id::{StageNumber, TaskId};
+use trilith_proto::interval;
+use trilith_sql::{Ingest, Planned};
+
+use super::Controller;
+use super::pool::ProcessId;
+use super::state::JobState;
+use crate::kernel::{Action, Event, Outcome};
+use crate::stage::{StageGraph, StageSpec};
+use crate::worker::{WorkerCommand, WorkerEvent};
+use crate::{limits, report};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What reaches a job from outside its own loop.
+pub(crate) enum JobEvent {
+    /// From one of its workers.
+    Worker(WorkerEvent),
+    /// A worker process is gone.
+    ProcessLost { process: ProcessId, reason: String },
+    /// Somebody asked to stop.
+    Cancel(CancelReason),
+}
+
+/// A job, from submission to its end.
+pub(crate) struct Job {
+    pub id: TaskId,
+    pub planned: Planned,
+    pub graph: StageGraph,
+    pub created_ms: i64,
+    pub state: Mutex<JobState>,
+    /// Counts changes for those who watch.
+    pub changes: watch::Sender<u64>,
+    events: mpsc::Sender<JobEvent>,
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+impl Job {
+    pub(crate) fn new(id: TaskId, planned: Planned, graph: StageGraph) -> (Arc<Job>, mpsc::Receiver<JobEvent>) {
+        let (events, queue) = mpsc::channel(limits::TASK_QUEUE_CAPACITY);
+        let created_ms = now_ms();
+        let deadline = planned.context.timeout_ms().map(|timeout| created_ms + timeout as i64);
+        let state = JobState::new(graph.shape(deadline));
+        let (changes, _) = watch::channel(0);
+        let job = Job { id, planned, graph, created_ms, state: Mutex::new(state), changes, events };
+        (Arc::new(job), queue)
+    }
+
+    /// Puts an event into the queue of the job; waits while it is full.
+    pub(crate) async fn notify(&self, event: JobEvent) {
+        // A job that has ended does not listen any more, and nothing is left to tell it.
+        let _ended = self.events.send(event).await;
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    pub(crate) fn stage(&self, number: StageNumber) -> Option<&StageSpec> {
+        self.graph.stages.get(number.0 as usize)
+    }
+
+    pub(crate) fn ingest(&self) -> Option<&Ingest> {
+        self.planned.ingest.as_ref()
+    }
+
+    /// The report as of now.
+    pub(crate) fn live_report(&self, host: Option<&str>) -> trilith_proto::pb::task::TaskReport {
+        let state = self.state.lock();
+        let parts = report::ReportParts {
+            task: &self.id,
+            status: "RUNNING",
+            error: None,
+            task_context_json: None,
+            results: None,
+            host,
+            now_ms: now_ms(),
+        };
+        report::build(parts, &self.graph, &state)
+    }
+}
+
+/// Drives a job to its end and records the outcome.
+pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: mpsc::Receiver<JobEvent>) {
+    let mut driver = Driver { controller, job, work: JoinSet::new(), locks: Vec::new(), done: None };
+    driver.lock_and_start();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while driver.done.is_none() {
+        tokio::select! {
+            Some(event) = queue.recv() => driver.outside(event).await,
+            Some(finished) = driver.work.join_next() => match finished {
+                Ok(Done::Event(event)) => driver.kernel(event).await,
+                Ok(Done::Locked(locks)) => {
+                    driver.locks = locks;
+                    driver.job.state.lock().started_ms = Some(now_ms());
+                    driver.kernel(Event::Started).await;
+                }
+                Err(error) => {
+                    let fault = Fault::unknown(format!("the controller failed: {error}"));
+                    driver.kernel(Event::ControllerFailed { fault }).await;
+                }
+            },
+            _ = tick.tick() => driver.kernel(Event::Tick).await,
+        }
+    }
+    driver.work.shutdown().await;
+    if let Some(outcome) = driver.done.take() {
+        driver.controller.clone().finish(&driver.job, outcome).await;
+    }
+    debug!(task = %driver.job.id, "job ended");
+}
+
+enum Done {
+    Event(Event),
+    Locked(Vec<LockLease>),
+}
+
+struct Driver {
+    controller: Arc<Controller>,
+    job: Arc<Job>,
+    /// The controller's own work for the job: never more than a handful at once.
+    work: JoinSet<Done>,
+    locks: Vec<LockLease>,
+    done: Option<Outcome>,
+}
+
+impl Driver {
+    fn lock_and_start(&mut self) {
+        let (controller, job) = (Arc::clone(&self.controller), Arc::clone(&self.job));
+        self.work.spawn(async move {
+            match controller.lock(&job).await {
+                Ok(locks) => Done::Locked(locks),
+                Err(fault) => Done::Event(Event::ControllerFailed { fault }),
+            }
+        });
+    }
+
+    async fn outside(&mut self, event: JobEvent) {
+        match event {
+            JobEvent::Worker(event) => self.worker(event).await,
+            JobEvent::ProcessLost { process, reason } => {
+                let lost: Vec<_> = {
+                    let mut state = self.job.state.lock();
+                    let lost: Vec<_> =
+                        state.workers.iter_mut().filter(|worker| worker.process == process).collect();
+                    lost.into_iter()
+                        .map(|worker| {
+                            worker.state = "FAILED";
+                            worker.ended_ms = Some(now_ms());
+                            (worker.number, worker.task_id.clone())
+                        })
+                        .collect()
+                };
+                if let Some((_, worker_task_id)) = lost.first().cloned() {
+                    let workers = lost.into_iter().map(|(number, _)| number).collect();
+                    self.kernel(Event::WorkersLost { workers, worker_task_id, reason }).await;
+                }
+            }
+            JobEvent::Cancel(reason) => self.kernel(Event::Cancel { reason }).await,
+        }
+    }
+
+    async fn worker(&mut self, event: WorkerEvent) {
+        let id = event.id().clone();
+        let event = {
+            let mut state = self.job.state.lock();
+            let index = id.stage.0 as usize;
+            // An order of an older attempt, or of nobody, changes nothing.
+            if state.stages.get(index).and_then(|run| run.workers.get(&id.worker)) != Some(&id) {
+                return;
+            }
+            match event {
+                WorkerEvent::InputRead { buckets, has_multiple_values, .. } => {
+                    let run = &mut state.stages[index];
+                    run.statistics.insert(id.worker, buckets);
+                    run.has_multiple_values |= has_multiple_values;
+                    Some(Event::InputRead { stage: id.stage, worker: id.worker })
+                }
+                WorkerEvent::OutputReady { partition_rows, segments, .. } => {
+                    state.stages[index].partition_rows.insert(id.worker, partition_rows);
+                    state.segments.extend(segments);
+                    Some(Event::OutputReady { stage: id.stage, worker: id.worker })
+                }
+                WorkerEvent::Failed { fault, .. } => {
+                    state.error_task_id = Some(id.worker_task_id());
+                    state.error_host =
+                        state.workers.get(id.worker.0 as usize).and_then(|worker| worker.address.clone());
+                    Some(Event::StageFailed { stage: id.stage, fault })
+                }
+                WorkerEvent::Counters { sequence, counters, warnings, .. } => {
+                    state.warnings.extend(warnings);
+                    let known = state.counters.entry((id.stage.0, id.worker.0)).or_default();
+                    if known.0 < sequence {
+                        *known = (sequence, counters);
+                    }
+                    None
+                }
+            }
+        };
+        match event {
+            Some(event) => self.kernel(event).await,
+            None => self.job.changed(),
+        }
+    }
+
+    async fn kernel(&mut self, event: Event) {
+        let actions = {
+            let mut state = self.job.state.lock();
+            let tick = matches!(event, Event::Tick);
+            let actions = state.kernel.on_event(event, now_ms());
+            if tick && actions.is_empty() {
+                return;
+            }
+            stamp_ready(&mut state);
+            actions
+        };
+        for action in actions {
+            self.act(action).await;
+        }
+        self.job.changed();
+    }
+
+    async fn act(&mut self, action: Action) {
+        let (controller, job) = (Arc::clone(&self.controller), Arc::clone(&self.job));
+        match action {
+            Action::Launch { stage } => {
+                self.work.spawn(async move {
+                    Done::Event(match controller.launch(&job, stage).await {
+                        Ok(workers) => Event::Launched { stage, workers },
+                        Err(fault) => Event::StageFailed { stage, fault },
+                    })
+                });
+            }
+            Action::CutBoundaries { stage } => {
+                self.work.spawn(async move {
+                    Done::Event(match controller.cut_boundaries(&job, stage).await {
+                        Ok(partition_count) => Event::BoundariesCut { stage, partition_count },
+                        Err(fault) => Event::StageFailed { stage, fault },
+                    })
+                });
+            }
+            Action::AllocateSegments { stage } => {
+                self.work.spawn(async move {
+                    Done::Event(match controller.allocate_segments(&job, stage).await {
+                        Ok(()) => Event::SegmentsAllocated { stage },
+                        Err(fault) => Event::ControllerFailed { fault },
+                    })
+                });
+            }
+            Action::Release { stage } => {
+                let orders: Vec<_> = {
+                    let state = job.state.lock();
+                    let Some(run) = state.stages.get(stage.0 as usize) else { return };
+                    run.workers
+                        .iter()
+                        .filter_map(|(number, id)| {
+                            Some((state.workers.get(number.0 as usize)?.process, id.clone()))
+                        })
+                        .collect()
+                };
+                for (process, id) in orders {
+                    // A process that is gone holds nothing.
+                    let _gone = controller.pool.send(process, WorkerCommand::Release { id }).await;
+                }
+            }
+            Action::Publish => {
+                self.work.spawn(async move {
+                    Done::Event(match controller.publish(&job).await {
+                        Ok(()) => Event::Published,
+                        Err(fault) => Event::ControllerFailed { fault },
+                    })
+                });
+            }
+            Action::StopWorkers => controller.pool.cancel_everywhere(&job.id).await,
+            Action::Finish(outcome) => {
+                match &outcome {
+                    Outcome::Success => info!(task = %job.id, "task succeeded"),
+                    Outcome::Failed { fault, .. } => info!(task = %job.id, %fault, "task failed"),
+                }
+                self.done = Some(outcome);
+            }
+        }
+    }
+}
+
+/// Notes when stages became ready.
+fn stamp_ready(state: &mut JobState) {
+    use crate::kernel::Phase;
+    let now = now_ms();
+    let phases: Vec<Phase> = state.kernel.stages().iter().map(|stage| stage.phase).collect();
+    for (run, phase) in state.stages.iter_mut().zip(phases) {
+        match phase {
+            Phase::New => {}
+            Phase::ResultsReady | Phase::Finished | Phase::Failed => {
+                if run.started_ms.is_some() {
+                    run.ended_ms.get_or_insert(now);
+                }
+            }
+            _ => {
+                run.started_ms.get_or_insert(now);
+            }
+        }
+    }
+}
+
+/// A job as text for logs.
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.id, interval::iso(self.created_ms))
+    }
+}

@@ -1,0 +1,183 @@
+//! From SQL text to a stage graph.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use datafusion::physical_plan::ExecutionPlan;
+use serde_json::{Value, json};
+use trilith_exchange::SortKey;
+use trilith_proto::column::{self, ColumnType};
+use trilith_proto::error::ApiError;
+use trilith_proto::fault::Fault;
+use trilith_proto::interval::Granularity;
+use trilith_sql::{Ingest, Planned, Statement};
+
+use super::Controller;
+use super::catalog::Snapshot;
+use crate::stage::{self, CutOptions, Destination, StageGraph};
+use crate::worker::SegmentSink;
+
+/// A statement that is ready to run as a task.
+pub(crate) struct Prepared {
+    pub planned: Planned,
+    pub graph: StageGraph,
+    pub physical: Arc<dyn ExecutionPlan>,
+}
+
+/// The error of a client for an error of DataFusion's physical planner.
+pub(crate) fn planning_error(error: &datafusion::error::DataFusionError) -> ApiError {
+    match Fault::find(error) {
+        Some(fault) => ApiError::from(fault),
+        None => ApiError::unsupported(trilith_sql::plain_message(error)),
+    }
+}
+
+impl Controller {
+    /// Parses, validates and plans a statement for the task engine.
+    pub(crate) async fn prepare(&self, statement: Statement) -> Result<Prepared, ApiError> {
+        let catalog = Arc::new(Snapshot::new(self));
+        let engine = trilith_sql::Engine::Task;
+        let runtime = Arc::clone(&self.worker_config.runtime_env);
+        let planned = trilith_sql::plan(statement, engine, catalog, runtime)?;
+        let physical = planned
+            .state
+            .query_planner()
+            .create_physical_plan(&planned.plan, &planned.state)
+            .await
+            .map_err(|error| planning_error(&error))?;
+        let max_workers = planned.context.max_num_tasks().saturating_sub(1).max(1);
+        let destination = match &planned.ingest {
+            Some(ingest) => segments(ingest, &planned, &physical, max_workers)?,
+            None => Destination::Results,
+        };
+        let graph = stage::cut(Arc::clone(&physical), destination, CutOptions { max_workers })
+            .map_err(|error| planning_error(&error))?;
+        Ok(Prepared { planned, graph, physical })
+    }
+}
+
+fn segments(
+    ingest: &Ingest,
+    planned: &Planned,
+    physical: &Arc<dyn ExecutionPlan>,
+    max_workers: u32,
+) -> Result<Destination, ApiError> {
+    let schema = physical.schema();
+    let visible = schema.fields().len().saturating_sub(ingest.hidden_columns);
+    let columns: Vec<(usize, String)> = (0..visible)
+        .filter(|index| Some(*index) != ingest.time_column)
+        .map(|index| (index, planned.columns.get(index).map_or_else(String::new, |column| column.name.clone())))
+        .collect();
+    let cluster: Vec<SortKey> = ingest
+        .clustered_by
+        .iter()
+        .map(|key| SortKey { column: key.column, descending: false, nulls_first: true })
+        .collect();
+    let time = ingest.time_column.map(|column| SortKey { column, descending: false, nulls_first: true });
+    let mut order = Vec::new();
+    if ingest.segment_sort.force_by_time {
+        order.extend(time);
+    }
+    order.extend(cluster.iter().filter(|key| Some(key.column) != ingest.time_column).cloned());
+    let metrics = ingest.rollup.as_ref().map(|rollup| rollup.metrics.clone()).unwrap_or_default();
+    let query_granularity = ingest.rollup.as_ref().map(|rollup| rollup.query_granularity.clone());
+    let schema_bytes = stage::encode_schema(&schema).map_err(|error| planning_error(&error))?;
+    let sink = SegmentSink {
+        datasource: ingest.datasource.clone(),
+        schema: base64::engine::general_purpose::STANDARD.encode(schema_bytes),
+        time_column: ingest.time_column,
+        columns,
+        metrics,
+        query_granularity,
+        order,
+        sources: Vec::new(),
+        targets: Vec::new(),
+    };
+    let processor_json = processor_json(ingest, planned, &sink, max_workers);
+    let bucketed = !matches!(ingest.granularity, Granularity::All);
+    Ok(Destination::Segments {
+        cluster,
+        time_column: ingest.time_column.filter(|_| bucketed),
+        granularity: ingest.granularity,
+        rows_per_segment: ingest.rows_per_segment,
+        sink: Box::new(sink),
+        processor_json,
+    })
+}
+
+/// How segments are generated, in Druid's words.
+fn processor_json(ingest: &Ingest, planned: &Planned, sink: &SegmentSink, max_workers: u32) -> Value {
+    let is_metric = |name: &str| sink.metrics.iter().any(|(metric, _)| metric == name);
+    let clustered = |name: &&(usize, String)| {
+        ingest.clustered_by.iter().position(|key| key.column == name.0).unwrap_or(usize::MAX)
+    };
+    let mut ordered: Vec<&(usize, String)> = sink.columns.iter().filter(|(_, name)| !is_metric(name)).collect();
+    ordered.sort_by_key(clustered);
+    let dimensions: Vec<Value> = ordered
+        .iter()
+        .map(|(index, name)| {
+            let column_type = planned.columns.get(*index).map(|column| &column.column_type);
+            let text = match column_type {
+                Some(ColumnType::Long) => "long",
+                Some(ColumnType::Double) => "double",
+                Some(ColumnType::Float) => "float",
+                Some(ColumnType::String) | None => "string",
+                Some(_) => "auto",
+            };
+            json!({
+                "type": text,
+                "name": name,
+                "multiValueHandling": "SORTED_ARRAY",
+                "createBitmapIndex": text == "string",
+            })
+        })
+        .collect();
+    let metrics: Vec<Value> = sink
+        .metrics
+        .iter()
+        .map(|(name, kind)| json!({"type": kind, "name": name, "fieldName": name}))
+        .collect();
+    let mappings: Vec<Value> = planned
+        .columns
+        .iter()
+        .map(|column| json!({"queryColumn": column.name, "outputColumn": column.name}))
+        .collect();
+    let intervals: Vec<String> = match &ingest.overwrite {
+        Some(intervals) => intervals.iter().map(ToString::to_string).collect(),
+        None => vec![trilith_proto::interval::ETERNITY.to_string()],
+    };
+    json!({
+        "type": "segmentGenerator",
+        "dataSchema": {
+            "dataSource": sink.datasource,
+            "timestampSpec": {"column": "__time", "format": "millis", "missingValue": null},
+            "dimensionsSpec": {
+                "dimensions": dimensions,
+                "dimensionExclusions": ["__time"],
+                "includeAllDimensions": false,
+                "useSchemaDiscovery": false,
+            },
+            "metricsSpec": metrics,
+            "granularitySpec": {
+                "type": "arbitrary",
+                "queryGranularity": match &sink.query_granularity {
+                    Some(name) => json!(name),
+                    None => json!({"type": "none"}),
+                },
+                "rollup": ingest.rollup.is_some(),
+                "intervals": intervals,
+            },
+            "transformSpec": {"filter": null, "transforms": []},
+        },
+        "columnMappings": mappings,
+        "tuningConfig": {
+            "maxNumWorkers": max_workers,
+            "rowsPerSegment": ingest.rows_per_segment,
+        },
+    })
+}
+
+/// Type of an output column by name, as segments store it.
+pub(crate) fn stored_type(schema: &arrow::datatypes::Schema, index: usize) -> ColumnType {
+    schema.fields().get(index).map_or(ColumnType::String, |field| column::of_field(field))
+}

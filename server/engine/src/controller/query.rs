@@ -1,0 +1,190 @@
+//! Statements that run at once, in the server's own process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionConfig;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use trilith_proto::error::ApiError;
+use trilith_proto::fault::{CancelReason, Fault};
+use trilith_sql::{Engine, OutputColumn, Statement};
+
+use super::Controller;
+use super::catalog::Snapshot;
+use super::planning::planning_error;
+use super::results::ResultTicket;
+use crate::stage::{self, StageCounters, WorkOrderServices};
+use crate::worker::ParseWarnings;
+
+/// How long a planned statement waits for somebody to read its rows.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+struct PendingQuery {
+    plan: Arc<dyn ExecutionPlan>,
+    cancel: CancellationToken,
+    /// None once it is being read.
+    waiting_since: Option<Instant>,
+    deadline: Option<Duration>,
+}
+
+/// Statements that wait to be read, or are being read, by query id.
+#[derive(Default)]
+pub(crate) struct Queries {
+    pending: Mutex<HashMap<String, PendingQuery>>,
+}
+
+/// A statement that was planned, with the way to its rows.
+pub struct RunningQuery {
+    /// `sqlQueryId`.
+    pub query_id: String,
+    /// Output columns.
+    pub columns: Vec<OutputColumn>,
+    /// Arrow schema of the rows.
+    pub schema: arrow::datatypes::SchemaRef,
+    /// For `DoGet`.
+    pub ticket: ResultTicket,
+    /// It was an EXPLAIN: the one row tells the plan.
+    pub explain: bool,
+}
+
+impl Controller {
+    /// Plans a SELECT; its rows are computed while they are read.
+    pub async fn run_query(&self, statement: Statement) -> Result<RunningQuery, ApiError> {
+        let catalog = Arc::new(Snapshot::new(self));
+        let runtime = Arc::clone(&self.worker_config.runtime_env);
+        let planned = trilith_sql::plan(statement, Engine::Native, catalog, runtime)?;
+        let plan = planned
+            .state
+            .query_planner()
+            .create_physical_plan(&planned.plan, &planned.state)
+            .await
+            .map_err(|error| planning_error(&error))?;
+        let (plan, columns) = if planned.explain {
+            let query = stage::native_query_json(
+                &plan,
+                &planned.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>(),
+                &serde_json::Value::Object(planned.context.map().clone()),
+            );
+            super::explain::explain_rows(&planned, &query)?
+        } else {
+            (stage::assign_all(plan).map_err(|error| planning_error(&error))?, planned.columns.clone())
+        };
+        let schema = plan.schema();
+        let mut pending = self.queries.pending.lock();
+        pending.retain(|_, query| query.waiting_since.is_none_or(|since| since.elapsed() < UNREAD_TIMEOUT));
+        if pending.contains_key(&planned.query_id) {
+            return Err(ApiError::invalid_input(format!(
+                "a query with the id [{}] is running; choose another sqlQueryId",
+                planned.query_id
+            )));
+        }
+        pending.insert(
+            planned.query_id.clone(),
+            PendingQuery {
+                plan,
+                cancel: CancellationToken::new(),
+                waiting_since: Some(Instant::now()),
+                deadline: planned.context.timeout_ms().map(Duration::from_millis),
+            },
+        );
+        let ticket = ResultTicket::Query(planned.query_id.clone());
+        Ok(RunningQuery { query_id: planned.query_id, columns, schema, ticket, explain: planned.explain })
+    }
+
+    /// Starts a planned statement and streams its rows.
+    pub fn query_results(self: &Arc<Self>, query_id: &str) -> Result<SendableRecordBatchStream, ApiError> {
+        let (plan, cancel, deadline) = {
+            let mut pending = self.queries.pending.lock();
+            let query = pending
+                .get_mut(query_id)
+                .filter(|query| query.waiting_since.is_some())
+                .ok_or_else(|| ApiError::not_found(format!("no rows wait under the query id [{query_id}]")))?;
+            query.waiting_since = None;
+            (Arc::clone(&query.plan), query.cancel.clone(), query.deadline)
+        };
+        let started = self.start_query(plan);
+        let rows = match started {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.queries.pending.lock().remove(query_id);
+                return Err(planning_error(&error));
+            }
+        };
+        let forget = Forget { controller: Arc::clone(self), query_id: query_id.to_owned() };
+        let schema = rows.schema();
+        let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
+        let rows = futures::stream::unfold((rows, cancel, forget, false), move |(mut rows, cancel, forget, over)| {
+            async move {
+                if over {
+                    return None;
+                }
+                let timeout = async {
+                    match until {
+                        Some(until) => tokio::time::sleep_until(until).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let (next, over) = tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => (Some(Err(canceled(CancelReason::UserRequest))), true),
+                    () = timeout => (Some(Err(canceled(CancelReason::QueryTimeout))), true),
+                    next = rows.next() => (next, false),
+                };
+                next.map(|item| (item, (rows, cancel, forget, over)))
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    fn start_query(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+    ) -> datafusion::error::Result<SendableRecordBatchStream> {
+        let services = WorkOrderServices {
+            exchange: Arc::clone(&self.worker_config.exchange),
+            flight_pool: Arc::clone(&self.worker_config.flight_pool),
+            policy: Arc::clone(&self.worker_config.policy),
+            segment_directory: self.worker_config.segment_directory.clone(),
+            counters: Arc::new(StageCounters::default()),
+            warnings: Arc::new(ParseWarnings::new(0)),
+            remove_null_bytes: false,
+        };
+        let session = SessionConfig::new().with_extension(Arc::new(services));
+        let runtime = Arc::clone(&self.worker_config.runtime_env);
+        let context = stage::task_context("query".to_owned(), session, runtime);
+        execute_stream(stage::make_cooperative(plan)?, context)
+    }
+
+    /// Stops a statement; false if there is none with this id.
+    pub fn cancel_query(&self, query_id: &str) -> bool {
+        let mut pending = self.queries.pending.lock();
+        let Some(query) = pending.get(query_id) else { return false };
+        query.cancel.cancel();
+        if query.waiting_since.is_some() {
+            pending.remove(query_id);
+        }
+        true
+    }
+}
+
+fn canceled(reason: CancelReason) -> datafusion::error::DataFusionError {
+    stage::fault_error(Fault::canceled(reason))
+}
+
+/// Forgets a query when its stream ends or is dropped.
+struct Forget {
+    controller: Arc<Controller>,
+    query_id: String,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.controller.queries.pending.lock().remove(&self.query_id);
+    }
+}

@@ -1,0 +1,148 @@
+//! Rows of a SELECT task: written once as an Arrow file, served as often as asked for.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow::ipc::CompressionType;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::prelude::SessionConfig;
+use futures::StreamExt;
+use trilith_exchange::ReadOrder;
+use trilith_proto::error::ApiError;
+use trilith_proto::fault::Fault;
+use trilith_proto::id::TaskId;
+use trilith_proto::pb::task as pb;
+
+use super::Controller;
+use super::job::Job;
+use crate::stage;
+
+/// Ticket of the rows of a task.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ResultTicket {
+    /// Rows of a finished SELECT task.
+    Task(String),
+    /// Rows of a statement that runs at once, under its query id. Can be read once.
+    Query(String),
+}
+
+impl ResultTicket {
+    /// As bytes for a Flight ticket.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// None for tickets of another kind.
+    pub fn decode(bytes: &[u8]) -> Option<ResultTicket> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+fn io_fault(path: &Path, error: impl std::fmt::Display) -> Fault {
+    Fault::unknown(format!("cannot write query results to {}: {error}", path.display()))
+}
+
+impl Controller {
+    fn results_path(&self, task: &TaskId) -> PathBuf {
+        self.results_directory.join(format!("{task}.arrow"))
+    }
+
+    /// Collects the output of the last stage into a file.
+    pub(crate) async fn write_results(&self, job: &Arc<Job>) -> Result<pb::ResultsReport, Fault> {
+        let last = job.graph.stages.len().saturating_sub(1);
+        let schema = job
+            .graph
+            .stages
+            .last()
+            .and_then(|stage| stage.plan.as_ref())
+            .map(|plan| plan.schema())
+            .ok_or_else(|| Fault::unknown("a SELECT has a last stage"))?;
+        let path = self.results_path(&job.id);
+        let partial = path.with_extension("tmp");
+        let sources = job.state.lock().sources(last);
+        let options = IpcWriteOptions::default()
+            .try_with_compression(Some(CompressionType::LZ4_FRAME))
+            .map_err(|error| io_fault(&path, error))?;
+        let file = File::create(&partial).map_err(|error| io_fault(&partial, error))?;
+        let mut writer = StreamWriter::try_new_with_options(file, &schema, options)
+            .map_err(|error| io_fault(&partial, error))?;
+        let context = stage::task_context(
+            job.id.to_string(),
+            SessionConfig::new(),
+            Arc::clone(&self.worker_config.runtime_env),
+        );
+        let mut row_count = 0;
+        // Worker by worker: a worker's partition follows that of the worker before it.
+        for source in sources {
+            let mut rows = trilith_exchange::read(
+                &self.worker_config.exchange,
+                std::slice::from_ref(&source),
+                0,
+                ReadOrder::Any,
+                &context,
+                &self.worker_config.flight_pool,
+            )
+            .map_err(Fault::from)?;
+            while let Some(batch) = rows.next().await {
+                let batch = batch.map_err(|error| crate::worker::fault_of(&error))?;
+                row_count += batch.num_rows() as i64;
+                writer = tokio::task::spawn_blocking(move || writer.write(&batch).map(|()| writer))
+                    .await
+                    .map_err(|error| io_fault(&partial, error))?
+                    .map_err(|error| io_fault(&partial, error))?;
+            }
+        }
+        let (from, to) = (partial.clone(), path.clone());
+        tokio::task::spawn_blocking(move || {
+            let file = writer.into_inner().map_err(|error| io_fault(&from, error))?;
+            file.sync_all().map_err(|error| io_fault(&from, error))?;
+            std::fs::rename(&from, &to).map_err(|error| io_fault(&to, error))
+        })
+        .await
+        .map_err(|error| io_fault(&path, error))??;
+        let columns = job
+            .planned
+            .columns
+            .iter()
+            .map(|column| pb::ResultColumn {
+                name: column.name.clone(),
+                r#type: column.column_type.to_string(),
+                sql_type: column.sql_type.clone(),
+            })
+            .collect();
+        Ok(pb::ResultsReport {
+            columns,
+            row_count,
+            results_truncated: false,
+            ticket: ResultTicket::Task(job.id.to_string()).encode().into(),
+        })
+    }
+
+    /// Rows of a finished SELECT task.
+    pub fn task_results(&self, task: &TaskId) -> Result<SendableRecordBatchStream, ApiError> {
+        let path = self.results_path(task);
+        let file = File::open(&path)
+            .map_err(|_| ApiError::not_found(format!("no results of task [{task}]; they may have been removed")))?;
+        let broken = |error: &dyn std::fmt::Display| ApiError::internal(format!("{}: {error}", path.display()));
+        let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|error| broken(&error))?;
+        let schema: SchemaRef = reader.schema();
+        let mut builder = RecordBatchReceiverStreamBuilder::new(schema, 2);
+        let sender = builder.tx();
+        builder.spawn_blocking(move || {
+            for batch in reader {
+                if sender.blocking_send(batch.map_err(Into::into)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(builder.build())
+    }
+}

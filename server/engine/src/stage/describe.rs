@@ -1,0 +1,101 @@
+//! Plans as JSON, for reports and EXPLAIN.
+
+use std::sync::Arc;
+
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::joins::SortMergeJoinExec;
+use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
+use serde_json::{Value, json};
+
+use super::graph::{StageGraph, operators};
+use super::source::{Source, SourceExec};
+
+/// Type and description of what a stage does. The type is the outermost operator that names one.
+pub(crate) fn processor(plan: &Arc<dyn ExecutionPlan>) -> (String, Value) {
+    let kind = kind(plan).unwrap_or("scan");
+    let description = match kind {
+        "limit" => json!({"type": kind, "limit": limit(plan), "operators": operators(plan)}),
+        _ => json!({"type": kind, "operators": operators(plan)}),
+    };
+    (kind.to_owned(), description)
+}
+
+fn kind(plan: &Arc<dyn ExecutionPlan>) -> Option<&'static str> {
+    if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
+        return Some(match aggregate.mode() {
+            AggregateMode::Partial => "groupByPreShuffle",
+            _ => "groupByPostShuffle",
+        });
+    }
+    if plan.is::<SortMergeJoinExec>() {
+        return Some("sortMergeJoin");
+    }
+    if plan.is::<WindowAggExec>() || plan.is::<BoundedWindowAggExec>() {
+        return Some("window");
+    }
+    let below = plan.children().into_iter().find_map(kind);
+    if plan.is::<GlobalLimitExec>() { below.or(Some("limit")) } else { below }
+}
+
+fn limit(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
+    match plan.downcast_ref::<GlobalLimitExec>() {
+        Some(limit) => limit.fetch(),
+        None => plan.children().into_iter().find_map(limit),
+    }
+}
+
+/// The stages of a plan, for EXPLAIN.
+pub fn stages_json(graph: &StageGraph) -> Value {
+    let stages: Vec<Value> = graph
+        .stages
+        .iter()
+        .map(|stage| {
+            json!({
+                "stageNumber": stage.number,
+                "inputStages": stage.input_stages(),
+                "processor": stage.processor_json,
+                "shuffle": stage.shuffle_kind(),
+            })
+        })
+        .collect();
+    Value::Array(stages)
+}
+
+/// The statement as a native query, as far as a data source and columns tell it.
+pub fn native_query_json(plan: &Arc<dyn ExecutionPlan>, columns: &[String], context: &Value) -> Value {
+    let grouped = kind(plan).is_some_and(|kind| kind.starts_with("groupBy"));
+    json!({
+        "queryType": if grouped { "groupBy" } else { "scan" },
+        "dataSource": data_source(plan),
+        "columns": columns,
+        "operators": operators(plan),
+        "context": context,
+    })
+}
+
+fn data_source(plan: &Arc<dyn ExecutionPlan>) -> Value {
+    if let Some(leaf) = plan.downcast_ref::<SourceExec>() {
+        return match leaf.source() {
+            Source::External { spec, .. } => json!({
+                "type": "external",
+                "inputSource": spec.source_json(),
+                "inputFormat": spec.format_json(),
+                "signature": spec
+                    .signature()
+                    .iter()
+                    .map(|(name, column_type)| json!({"name": name, "type": column_type.to_string()}))
+                    .collect::<Vec<_>>(),
+            }),
+            Source::Segments { datasource, .. } => json!({"type": "table", "name": datasource}),
+            Source::Stage { stage, .. } => json!({"type": "stage", "stage": stage}),
+        };
+    }
+    let mut sources: Vec<Value> = plan.children().into_iter().map(data_source).collect();
+    match sources.len() {
+        0 => json!({"type": "inline"}),
+        1 => sources.remove(0),
+        _ => json!({"type": "join", "inputs": sources}),
+    }
+}

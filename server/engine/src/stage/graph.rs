@@ -1,0 +1,254 @@
+//! A cut plan: stages, their inputs, their shuffles.
+
+use std::sync::Arc;
+
+use datafusion::physical_plan::ExecutionPlan;
+use serde_json::{Value, json};
+use trilith_exchange::{Shuffle, SortKey};
+use trilith_proto::column::ColumnType;
+use trilith_proto::id::StageNumber;
+use trilith_proto::interval::Granularity;
+use trilith_proto::pb::task as pb;
+
+use super::source::{Source, SourceExec};
+use crate::kernel::{Shape, StageShape};
+use crate::worker::SegmentSink;
+
+/// How a stage hands its rows on.
+#[derive(Debug, Clone)]
+pub enum OutputShuffle {
+    /// One partition, no order.
+    Mix,
+    /// By hash of columns.
+    Hash {
+        /// Key columns.
+        columns: Vec<usize>,
+    },
+    /// Sorted, all in one partition.
+    Sorted {
+        /// Sort keys.
+        keys: Vec<SortKey>,
+        /// Rows beyond this many are not needed.
+        limit: Option<u64>,
+    },
+    /// Sorted and cut into at most as many ranges as there are workers.
+    Ranges {
+        /// Sort keys.
+        keys: Vec<SortKey>,
+    },
+    /// Sorted and cut into ranges of about this many rows within each time chunk.
+    Chunks {
+        /// Sort keys, without the time chunk.
+        keys: Vec<SortKey>,
+        /// Column of the time chunk; none puts all rows into one chunk.
+        time_column: Option<usize>,
+        /// Size of a chunk.
+        granularity: Granularity,
+        /// Rows per range.
+        target_rows: u64,
+    },
+}
+
+/// One stage.
+#[derive(Debug, Clone)]
+pub struct StageSpec {
+    /// Its number; inputs have smaller ones.
+    pub number: StageNumber,
+    /// Operators, with unassigned leaves; none for segment generation.
+    pub plan: Option<Arc<dyn ExecutionPlan>>,
+    /// Leaves of the plan, by input number.
+    pub inputs: Vec<Source>,
+    /// Inputs that every worker reads in full.
+    pub broadcast: Vec<usize>,
+    /// Must run on one worker only.
+    pub single: bool,
+    /// "scan", "groupByPreShuffle", …
+    pub processor_type: String,
+    /// What it does, as the report shows it.
+    pub processor_json: Value,
+    /// Output columns.
+    pub signature: Vec<(String, ColumnType)>,
+    /// Most workers that it may use.
+    pub max_workers: u32,
+    /// How rows are handed on; none for segment generation.
+    pub shuffle: Option<OutputShuffle>,
+    /// Pre-aggregated rows are combined downstream.
+    pub aggregate: bool,
+    /// Its output becomes segments.
+    pub feeds_segments: bool,
+}
+
+/// All stages of a statement, in order of their numbers.
+#[derive(Debug, Clone)]
+pub struct StageGraph {
+    /// The last one is final.
+    pub stages: Vec<StageSpec>,
+    /// Segment generation, without sources and targets.
+    pub sink: Option<SegmentSink>,
+}
+
+impl StageGraph {
+    /// What the kernel must know.
+    pub fn shape(&self, deadline_ms: Option<i64>) -> Shape {
+        let stages = self
+            .stages
+            .iter()
+            .map(|stage| StageShape {
+                inputs: stage.input_stages(),
+                sorts: stage.sorts(),
+                gathers_statistics: stage.gathers_statistics(),
+                writes_segments: stage.plan.is_none(),
+            })
+            .collect();
+        Shape { stages, publishes: self.sink.is_some(), deadline_ms }
+    }
+}
+
+impl StageSpec {
+    /// Stages that it reads, each once.
+    pub fn input_stages(&self) -> Vec<StageNumber> {
+        let mut stages: Vec<StageNumber> = self
+            .inputs
+            .iter()
+            .filter_map(|input| match input {
+                Source::Stage { stage, .. } => Some(*stage),
+                _ => None,
+            })
+            .collect();
+        stages.sort_unstable();
+        stages.dedup();
+        stages
+    }
+
+    /// Its output is sorted.
+    pub fn sorts(&self) -> bool {
+        matches!(
+            self.shuffle,
+            Some(OutputShuffle::Sorted { .. } | OutputShuffle::Ranges { .. } | OutputShuffle::Chunks { .. })
+        )
+    }
+
+    /// Boundaries are cut from key statistics.
+    pub fn gathers_statistics(&self) -> bool {
+        matches!(self.shuffle, Some(OutputShuffle::Ranges { .. } | OutputShuffle::Chunks { .. }))
+    }
+
+    /// The exchange's view of the shuffle, for a number of partitions where that is free.
+    pub fn exchange_shuffle(&self, partitions: u32) -> Option<Shuffle> {
+        Some(match self.shuffle.as_ref()? {
+            OutputShuffle::Mix => Shuffle::Mix,
+            OutputShuffle::Hash { columns } => Shuffle::Hash { columns: columns.clone(), partitions },
+            OutputShuffle::Sorted { keys, limit } => {
+                Shuffle::Sort { keys: keys.clone(), bucket: None, statistics: false, limit: *limit }
+            }
+            OutputShuffle::Ranges { keys } => {
+                Shuffle::Sort { keys: keys.clone(), bucket: None, statistics: true, limit: None }
+            }
+            OutputShuffle::Chunks { keys, time_column, granularity, .. } => Shuffle::Sort {
+                keys: keys.clone(),
+                bucket: time_column.map(|time_column| trilith_exchange::Bucket {
+                    time_column,
+                    granularity: granularity.clone(),
+                }),
+                statistics: true,
+                limit: None,
+            },
+        })
+    }
+
+    /// The word for the shuffle in the report's stage.
+    pub fn shuffle_kind(&self) -> Option<&'static str> {
+        Some(match self.shuffle.as_ref()? {
+            OutputShuffle::Mix => "mix",
+            OutputShuffle::Hash { .. } => "hash",
+            _ => "globalSort",
+        })
+    }
+
+    /// The shuffle in the report's definition.
+    pub fn shuffle_report(&self) -> Option<pb::ShuffleSpec> {
+        let mut report = pb::ShuffleSpec { aggregate: self.aggregate, ..Default::default() };
+        match self.shuffle.as_ref()? {
+            OutputShuffle::Mix => report.r#type = "mix".to_owned(),
+            OutputShuffle::Hash { columns } => {
+                report.r#type = "hash".to_owned();
+                report.partitions = Some(self.max_workers);
+                report.cluster_by = columns.iter().map(|column| self.cluster_column(*column, false)).collect();
+            }
+            OutputShuffle::Sorted { keys, limit } => {
+                report.r#type = "maxCount".to_owned();
+                report.partitions = Some(1);
+                report.limit_hint = *limit;
+                report.cluster_by = self.cluster_by(keys);
+            }
+            OutputShuffle::Ranges { keys } => {
+                report.r#type = "maxCount".to_owned();
+                report.partitions = Some(self.max_workers);
+                report.cluster_by = self.cluster_by(keys);
+            }
+            OutputShuffle::Chunks { keys, time_column, target_rows, .. } => {
+                report.r#type = "targetSize".to_owned();
+                report.target_size = Some(*target_rows);
+                let bucket = time_column.map(|_| ascending("__bucket"));
+                report.bucket_by_count = bucket.is_some() as u32;
+                report.cluster_by = bucket.into_iter().collect();
+                report.cluster_by.extend(self.cluster_by(keys));
+                report.cluster_by.push(ascending("__boost"));
+            }
+        }
+        Some(report)
+    }
+
+    fn cluster_by(&self, keys: &[SortKey]) -> Vec<pb::ClusterColumn> {
+        keys.iter().map(|key| self.cluster_column(key.column, key.descending)).collect()
+    }
+
+    fn cluster_column(&self, column: usize, descending: bool) -> pb::ClusterColumn {
+        let name = self.signature.get(column).map(|(name, _)| name.clone()).unwrap_or_default();
+        let order = if descending { "DESCENDING" } else { "ASCENDING" };
+        pb::ClusterColumn { column_name: name, order: order.to_owned() }
+    }
+
+    /// Inputs as the report shows them.
+    pub fn inputs_report(&self) -> Vec<pb::StageInput> {
+        self.inputs.iter().map(|input| pb::StageInput { input: Some(input_report(input)) }).collect()
+    }
+}
+
+fn ascending(name: &str) -> pb::ClusterColumn {
+    pb::ClusterColumn { column_name: name.to_owned(), order: "ASCENDING".to_owned() }
+}
+
+fn input_report(source: &Source) -> pb::stage_input::Input {
+    use pb::stage_input::Input;
+    match source {
+        Source::External { spec, .. } => Input::External(pb::ExternalInput {
+            input_source_json: spec.source_json().to_string(),
+            input_format_json: spec.format_json().to_string(),
+            signature: spec
+                .signature()
+                .iter()
+                .map(|(name, column_type)| pb::Column { name: name.clone(), r#type: column_type.to_string() })
+                .collect(),
+        }),
+        Source::Segments { datasource, time_range, .. } => Input::Table(pb::TableInput {
+            datasource: datasource.clone(),
+            intervals: vec![time_range.unwrap_or(trilith_proto::interval::ETERNITY).to_string()],
+        }),
+        Source::Stage { stage, .. } => Input::StageNumber(stage.0),
+    }
+}
+
+/// Leaves of a plan, in order.
+pub(crate) fn leaves(plan: &Arc<dyn ExecutionPlan>) -> Vec<&SourceExec> {
+    match plan.downcast_ref::<SourceExec>() {
+        Some(leaf) => vec![leaf],
+        None => plan.children().into_iter().flat_map(leaves).collect(),
+    }
+}
+
+/// Names of the operators of a plan, outermost first.
+pub(crate) fn operators(plan: &Arc<dyn ExecutionPlan>) -> Value {
+    let text = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
+    json!(text.lines().map(|line| line.to_owned()).collect::<Vec<_>>())
+}
