@@ -80,6 +80,9 @@ pub enum ExchangeError {
         /// Why.
         source: tonic::transport::Error,
     },
+    /// A secret that no request can carry.
+    #[error("the token has characters that a header cannot have")]
+    BadToken,
     /// Another process did not give its output.
     #[error("{address} did not send partition {partition} of {id}")]
     Remote {

@@ -1,0 +1,34 @@
+//! What can go wrong with metadata.
+
+/// An error of the metadata store.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// A task with this id exists.
+    #[error("task [{0}] exists already")]
+    AlreadyExists(String),
+    /// No task with this id.
+    #[error("task [{0}] does not exist")]
+    NotFound(String),
+    /// The task has ended, so nothing can be published for it.
+    #[error("task [{0}] has ended")]
+    Ended(String),
+    /// The store failed.
+    #[error("metadata store: {0}")]
+    Store(#[from] sled::Error),
+    /// A record cannot be read or written.
+    #[error("metadata record {key}: {source}")]
+    Record {
+        /// Key of the record.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The record was written by a newer release.
+    #[error("metadata record {key} has version {version}, which this release does not know")]
+    Version {
+        /// Key of the record.
+        key: String,
+        /// Its version.
+        version: u8,
+    },
+}
