@@ -22,3 +22,9 @@ pub const VERBOSE_PARSE_WARNINGS_MAX: u64 = 5;
 pub const WORKER_QUEUE_CAPACITY: usize = 1_024;
 /// Events in flight to one running task.
 pub const TASK_QUEUE_CAPACITY: usize = 4_096;
+/// Files that one worker of a stage may read; above it `TooManyInputFiles`.
+pub const INPUT_FILES_PER_WORKER_MAX: u64 = 10_000;
+/// Time chunks of a stage's output, and tombstones of a REPLACE; above it `TooManyBuckets`.
+pub const BUCKETS_MAX: u64 = 5_000;
+/// Milliseconds that a task waits for its locks; then `InsertLockPreempted`.
+pub const TASK_LOCK_TIMEOUT_MS: u64 = 300_000;

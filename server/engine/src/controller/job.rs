@@ -99,7 +99,8 @@ impl Job {
 
 /// Drives a job to its end and records the outcome.
 pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: mpsc::Receiver<JobEvent>) {
-    let mut driver = Driver { controller, job, work: JoinSet::new(), locks: Vec::new(), done: None };
+    let mut driver =
+        Driver { controller, job, work: JoinSet::new(), early: Vec::new(), locks: Vec::new(), done: None };
     driver.lock_and_start();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -107,7 +108,10 @@ pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: m
         tokio::select! {
             Some(event) = queue.recv() => driver.outside(event).await,
             Some(finished) = driver.work.join_next() => match finished {
-                Ok(Done::Event(event)) => driver.kernel(event).await,
+                Ok(Done::Event(event)) => {
+                    driver.kernel(event).await;
+                    driver.replay().await;
+                }
                 Ok(Done::Locked(locks)) => {
                     driver.locks = locks;
                     driver.job.state.lock().started_ms = Some(now_ms());
@@ -138,6 +142,8 @@ struct Driver {
     job: Arc<Job>,
     /// The controller's own work for the job: never more than a handful at once.
     work: JoinSet<Done>,
+    /// Workers may answer before the kernel hears that they were asked.
+    early: Vec<Event>,
     locks: Vec<LockLease>,
     done: Option<Outcome>,
 }
@@ -202,7 +208,7 @@ impl Driver {
                 WorkerEvent::Failed { fault, .. } => {
                     state.error_task_id = Some(id.worker_task_id());
                     state.error_host =
-                        state.workers.get(id.worker.0 as usize).and_then(|worker| worker.address.clone());
+                        state.workers.get(id.worker.0 as usize).map(|worker| worker.address.clone());
                     Some(Event::StageFailed { stage: id.stage, fault })
                 }
                 WorkerEvent::Counters { sequence, counters, warnings, .. } => {
@@ -216,8 +222,34 @@ impl Driver {
             }
         };
         match event {
+            Some(event) if self.is_early(&event) => self.early.push(event),
             Some(event) => self.kernel(event).await,
             None => self.job.changed(),
+        }
+    }
+
+    /// True while the controller's own step that the event follows is not yet done.
+    fn is_early(&self, event: &Event) -> bool {
+        use crate::kernel::Phase;
+        let (stage, output) = match event {
+            Event::InputRead { stage, .. } => (*stage, false),
+            Event::OutputReady { stage, .. } => (*stage, true),
+            _ => return false,
+        };
+        let gathers = self.job.stage(stage).is_some_and(StageSpec::gathers_statistics);
+        let state = self.job.state.lock();
+        let Some(progress) = state.kernel.stages().get(stage.0 as usize) else { return false };
+        let reading = matches!(progress.phase, Phase::ReadingInput | Phase::MergingStatistics);
+        reading && (progress.workers.is_empty() || (output && gathers))
+    }
+
+    async fn replay(&mut self) {
+        for event in std::mem::take(&mut self.early) {
+            if self.is_early(&event) {
+                self.early.push(event);
+            } else {
+                self.kernel(event).await;
+            }
         }
     }
 

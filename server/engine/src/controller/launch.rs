@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trilith_exchange::{BucketStatistics, CutTarget, cut_boundaries};
+use trilith_exchange::{BucketStatistics, PartitionRange, CutTarget, cut_boundaries, merge_statistics};
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkOrderId, WorkerNumber};
 
@@ -33,7 +33,8 @@ impl Controller {
                 let Some(slot) = state.workers.get(worker.0 as usize) else {
                     return Err(Fault::unknown("a worker without a slot"));
                 };
-                let (process, local) = (slot.process, slot.address.is_none());
+                let process = slot.process;
+                let local = slot.address == self.worker_config.own_address;
                 let attempt = AttemptNumber(0);
                 let id = WorkOrderId { task: job.id.clone(), stage: number, worker: *worker, attempt };
                 let plan = match plan {
@@ -173,7 +174,7 @@ impl Controller {
             let run = &mut state.stages[number.0 as usize];
             std::mem::take(&mut run.statistics).into_values().flatten().collect()
         };
-        let mut ranges = tokio::task::spawn_blocking(move || cut_boundaries(&statistics, target))
+        let mut ranges = tokio::task::spawn_blocking(move || cut_boundaries(&merge_statistics(statistics), target))
             .await
             .map_err(|error| Fault::unknown(error.to_string()))?;
         if ranges.len() as u64 > limits::PARTITIONS_MAX {
@@ -181,7 +182,7 @@ impl Controller {
         }
         if ranges.is_empty() && !stage.feeds_segments {
             // Readers still need one partition to find out that there are no rows.
-            ranges.push(trilith_exchange::PartitionRange::everything());
+            ranges.push(PartitionRange { bucket_ms: 0, start: None, end: None });
         }
         let count = ranges.len() as u32;
         let ranges = Arc::new(ranges);
@@ -206,12 +207,12 @@ impl Controller {
 }
 
 fn worker_state(job: &Job, number: WorkerNumber, lease: SlotLease, requested_ms: i64) -> WorkerState {
-    let address = lease.address().map(str::to_owned);
+    let address = lease.address().to_owned();
     WorkerState {
         number,
         task_id: format!("{}-worker{}_0", job.id, number.0),
         process: lease.process(),
-        description: address.clone().unwrap_or_else(|| "local".to_owned()),
+        description: address.clone(),
         address,
         lease: Some(lease),
         requested_ms,

@@ -19,8 +19,8 @@ pub struct ProcessId(pub u64);
 struct Process {
     slots: u32,
     busy: u32,
-    /// Flight address for other processes; none for the server's own process.
-    address: Option<String>,
+    /// Flight address for other processes.
+    address: String,
     commands: mpsc::Sender<WorkerCommand>,
 }
 
@@ -41,7 +41,7 @@ struct Shared {
 pub struct SlotLease {
     shared: Arc<Shared>,
     process: ProcessId,
-    address: Option<String>,
+    address: String,
 }
 
 impl SlotLease {
@@ -50,9 +50,9 @@ impl SlotLease {
         self.process
     }
 
-    /// Flight address of the process; none for the server's own.
-    pub fn address(&self) -> Option<&str> {
-        self.address.as_deref()
+    /// Flight address of the process.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 }
 
@@ -81,7 +81,7 @@ pub struct ProcessGone;
 
 impl WorkerPool {
     /// Adds a process and returns its id.
-    pub fn add(&self, slots: u32, address: Option<String>, commands: mpsc::Sender<WorkerCommand>) -> ProcessId {
+    pub fn add(&self, slots: u32, address: String, commands: mpsc::Sender<WorkerCommand>) -> ProcessId {
         let id = ProcessId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         self.shared.processes.lock().insert(id, Process { slots, busy: 0, address, commands });
         self.shared.freed.notify_waiters();

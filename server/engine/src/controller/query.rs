@@ -151,6 +151,7 @@ impl Controller {
             flight_pool: Arc::clone(&self.worker_config.flight_pool),
             policy: Arc::clone(&self.worker_config.policy),
             segment_directory: self.worker_config.segment_directory.clone(),
+            own_address: self.worker_config.own_address.clone(),
             counters: Arc::new(StageCounters::default()),
             warnings: Arc::new(ParseWarnings::new(0)),
             remove_null_bytes: false,

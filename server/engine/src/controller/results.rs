@@ -13,7 +13,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
-use trilith_exchange::ReadOrder;
+use trilith_exchange::{ReadOrder, ReadRequest};
 use trilith_proto::error::ApiError;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::TaskId;
@@ -66,7 +66,7 @@ impl Controller {
             .ok_or_else(|| Fault::unknown("a SELECT has a last stage"))?;
         let path = self.results_path(&job.id);
         let partial = path.with_extension("tmp");
-        let sources = job.state.lock().sources(last);
+        let sources = self.worker_config.localized(&job.state.lock().sources(last));
         let options = IpcWriteOptions::default()
             .try_with_compression(Some(CompressionType::LZ4_FRAME))
             .map_err(|error| io_fault(&path, error))?;
@@ -81,15 +81,17 @@ impl Controller {
         let mut row_count = 0;
         // Worker by worker: a worker's partition follows that of the worker before it.
         for source in sources {
-            let mut rows = trilith_exchange::read(
-                &self.worker_config.exchange,
-                std::slice::from_ref(&source),
-                0,
-                ReadOrder::Any,
-                &context,
-                &self.worker_config.flight_pool,
-            )
-            .map_err(Fault::from)?;
+            let request = ReadRequest {
+                schema: Arc::clone(&schema),
+                sources: vec![source],
+                partition: 0,
+                order: ReadOrder::Any,
+                keys: Vec::new(),
+                counters: Arc::default(),
+            };
+            let config = &self.worker_config;
+            let mut rows = trilith_exchange::read(&config.exchange, &config.flight_pool, &context, request)
+                .map_err(Fault::from)?;
             while let Some(batch) = rows.next().await {
                 let batch = batch.map_err(|error| crate::worker::fault_of(&error))?;
                 row_count += batch.num_rows() as i64;

@@ -22,9 +22,9 @@ pub struct WorkerState {
     pub lease: Option<SlotLease>,
     /// Process of the slot.
     pub process: ProcessId,
-    /// Flight address of the process; none in the server's own.
-    pub address: Option<String>,
-    /// "local" or the Flight address.
+    /// Flight address of the process.
+    pub address: String,
+    /// The same, for people.
     pub description: String,
     /// When the slot was asked for.
     pub requested_ms: i64,
@@ -103,6 +103,10 @@ pub struct JobState {
     pub targets: Vec<SegmentTarget>,
     /// Segments written.
     pub segments: Vec<SegmentRecord>,
+    /// Version of new segments, from the lock.
+    pub version: Option<String>,
+    /// Rows of a SELECT.
+    pub results: Option<pb::ResultsReport>,
     /// Which shard spec, and why.
     pub segment_report: Option<pb::SegmentReport>,
     /// After publishing, if it was asked for.
@@ -128,6 +132,8 @@ impl JobState {
             warnings: Vec::new(),
             targets: Vec::new(),
             segments: Vec::new(),
+            version: None,
+            results: None,
             segment_report: None,
             segment_load: None,
             error_task_id: None,
@@ -142,7 +148,7 @@ impl JobState {
             .iter()
             .filter_map(|(number, id)| {
                 let worker = self.workers.get(number.0 as usize)?;
-                Some(StageSource { address: worker.address.clone(), id: id.clone() })
+                Some(StageSource { address: Some(worker.address.clone()), id: id.clone() })
             })
             .collect()
     }

@@ -59,7 +59,8 @@ pub struct StageShape {
 pub struct Shape {
     /// One for each stage, index = stage number.
     pub stages: Vec<StageShape>,
-    /// Ends with publishing segments (INSERT, REPLACE).
+    /// Its last step publishes segments (INSERT, REPLACE), which cannot be stopped half way; else it keeps
+    /// the rows of a SELECT, which can.
     pub publishes: bool,
     /// Milliseconds since the epoch after which the job is cancelled; none without a `timeout`.
     pub deadline_ms: Option<i64>,
@@ -105,7 +106,7 @@ pub enum Action {
     AllocateSegments { stage: StageNumber },
     /// Tell workers that nobody reads this stage's output any more.
     Release { stage: StageNumber },
-    /// Publish segments, report and final state in one step; answer `Published`.
+    /// Publish segments (or keep result rows), report and final state in one step; answer `Published`.
     Publish,
     /// Stop all workers of the job and drop what they hold.
     StopWorkers,
@@ -333,14 +334,9 @@ impl Kernel {
             actions.extend(self.start_ready(now_ms));
             return actions;
         }
-        if self.shape.publishes {
-            self.step = Step::Publishing;
-            self.wait_deadline_ms = Some(now_ms + limits::PUBLISH_TIMEOUT_MS);
-            actions.push(Action::Publish);
-        } else {
-            self.finish_stages();
-            actions.push(Action::Finish(Outcome::Success));
-        }
+        self.step = Step::Publishing;
+        self.wait_deadline_ms = Some(now_ms + limits::PUBLISH_TIMEOUT_MS);
+        actions.push(Action::Publish);
         actions
     }
 
@@ -370,8 +366,17 @@ impl Kernel {
         vec![Action::StopWorkers, Action::Finish(Outcome::Success)]
     }
 
+    fn is_publishing(&self) -> bool {
+        self.step == Step::Publishing && self.shape.publishes
+    }
+
     fn finish_stages(&mut self) {
         self.step = Step::Done;
+        self.mark_finished();
+    }
+
+    /// Shows every stage as finished: the report of a success is written before the kernel hears of it.
+    pub fn mark_finished(&mut self) {
         for stage in &mut self.stages {
             stage.phase = Phase::Finished;
         }
@@ -386,7 +391,7 @@ impl Kernel {
     }
 
     fn cancel(&mut self, reason: CancelReason) -> Vec<Action> {
-        if self.step == Step::Publishing {
+        if self.is_publishing() {
             // The publish transaction has begun: the job ends as that ends.
             return Vec::new();
         }
@@ -394,7 +399,7 @@ impl Kernel {
     }
 
     fn workers_lost(&mut self, workers: &[WorkerNumber], worker_task_id: &str, reason: &str) -> Vec<Action> {
-        if self.step == Step::Publishing {
+        if self.is_publishing() {
             // Every segment is written already; no worker is needed any more.
             return Vec::new();
         }
@@ -412,7 +417,7 @@ impl Kernel {
     }
 
     fn tick(&mut self, now_ms: i64) -> Vec<Action> {
-        if self.step == Step::Publishing {
+        if self.is_publishing() {
             return Vec::new();
         }
         if self.shape.deadline_ms.is_some_and(|deadline| now_ms >= deadline) {

@@ -141,7 +141,7 @@ impl StageCounters {
 
     /// The exchange holds the output, cut into partitions.
     pub fn shuffled(&self, output: &StageOutput) {
-        let sizes = output.partition_sizes();
+        let sizes = output.partitions();
         for (partition, size) in sizes.iter().enumerate() {
             self.shuffle.add(partition, size.rows, size.bytes, size.frames);
         }

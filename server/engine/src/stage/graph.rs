@@ -148,7 +148,7 @@ impl StageSpec {
                 keys: keys.clone(),
                 bucket: time_column.map(|time_column| trilith_exchange::Bucket {
                     time_column,
-                    granularity: granularity.clone(),
+                    granularity: *granularity,
                 }),
                 statistics: true,
                 limit: None,

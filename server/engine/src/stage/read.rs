@@ -14,7 +14,7 @@ use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc::Sender;
-use trilith_exchange::{ReadOrder, StageSource};
+use trilith_exchange::{ReadOrder, ReadRequest, SortKey, StageSource};
 use trilith_input::{ExternSpec, ReadCounters, ReadOptions, Split};
 use trilith_proto::interval::Interval;
 use trilith_segment::SegmentReader;
@@ -22,12 +22,14 @@ use trilith_segment::SegmentReader;
 use super::counters::ChannelProgress;
 use super::services::{WorkOrderServices, fault_error};
 use super::source::{SegmentSlice, Source};
+use crate::worker::localized;
 
 /// Batches that wait between a reading thread and the operators.
 const QUEUED_BATCHES: usize = 4;
 
 pub(crate) fn execute(
     source: &Source,
+    ordering: &[SortKey],
     schema: &SchemaRef,
     input: usize,
     context: &Arc<TaskContext>,
@@ -47,7 +49,8 @@ pub(crate) fn execute(
             Ok(segment_rows(segments.clone(), *time_range, schema, &services, counter, context))
         }
         Source::Stage { merge, sources, partitions, .. } => {
-            stage_rows(*merge, sources, partitions, schema, &services, &counter, context)
+            let keys = if *merge { ordering.to_vec() } else { Vec::new() };
+            stage_rows(keys, sources, partitions, schema, &services, &counter, context)
         }
     }
 }
@@ -208,7 +211,7 @@ fn widen(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 }
 
 fn stage_rows(
-    merge: bool,
+    keys: Vec<SortKey>,
     sources: &[StageSource],
     partitions: &[u32],
     schema: &SchemaRef,
@@ -220,19 +223,21 @@ fn stage_rows(
         return Ok(Box::pin(EmptyRecordBatchStream::new(Arc::clone(schema))));
     }
     let (services, counter, context) = (Arc::clone(services), Arc::clone(counter), Arc::clone(context));
-    let (sources, planned) = (sources.to_vec(), Arc::clone(schema));
+    let sources = localized(&services.own_address, sources);
+    let planned = Arc::clone(schema);
     // One partition after the other, in order: ranges follow each other.
     let rows = stream::iter(partitions.to_vec())
         .then(move |partition| {
-            let order = if merge { ReadOrder::Keys } else { ReadOrder::Any };
-            let read = trilith_exchange::read(
-                &services.exchange,
-                &sources,
+            let order = if keys.is_empty() { ReadOrder::Any } else { ReadOrder::Keys };
+            let request = ReadRequest {
+                schema: Arc::clone(&planned),
+                sources: sources.clone(),
                 partition,
                 order,
-                &context,
-                &services.flight_pool,
-            );
+                keys: keys.clone(),
+                counters: Arc::default(),
+            };
+            let read = trilith_exchange::read(&services.exchange, &services.flight_pool, &context, request);
             let (counter, planned) = (Arc::clone(&counter), Arc::clone(&planned));
             async move {
                 let rows = read.map_err(external_error)?;

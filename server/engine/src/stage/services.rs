@@ -30,6 +30,8 @@ pub struct WorkOrderServices {
     pub policy: Arc<Policy>,
     /// Root of the segment files.
     pub segment_directory: PathBuf,
+    /// "host:port" of this process's exchange.
+    pub own_address: String,
     /// Counters of the work order.
     pub counters: Arc<StageCounters>,
     /// Where parse errors go.

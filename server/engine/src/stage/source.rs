@@ -170,6 +170,6 @@ impl ExecutionPlan for SourceExec {
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        read::execute(&self.source, &self.schema, self.input, &context)
+        read::execute(&self.source, &self.ordering, &self.schema, self.input, &context)
     }
 }

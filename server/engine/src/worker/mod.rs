@@ -4,6 +4,10 @@ mod order;
 mod run;
 mod runtime;
 mod warnings;
+pub mod wire;
 
 pub use order::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand, WorkerEvent};
+pub(crate) use run::{Running, fault_of};
+pub(crate) use runtime::localized;
 pub use runtime::{WorkerConfig, WorkerRuntime};
+pub use warnings::ParseWarnings;

@@ -84,6 +84,7 @@ fn task_context(
         flight_pool: Arc::clone(&config.flight_pool),
         policy: Arc::clone(&config.policy),
         segment_directory: config.segment_directory.clone(),
+        own_address: config.own_address.clone(),
         counters: Arc::clone(counters),
         warnings: Arc::clone(warnings) as _,
         remove_null_bytes: order.settings.remove_null_bytes,

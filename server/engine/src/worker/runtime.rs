@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use trilith_exchange::{Exchange, FlightPool, PartitionRange};
+use trilith_exchange::{Exchange, FlightPool, PartitionRange, StageSource};
 use trilith_input::Policy;
 use trilith_proto::id::{TaskId, WorkOrderId};
 
@@ -30,6 +30,20 @@ pub struct WorkerConfig {
     pub policy: Arc<Policy>,
     /// Root of deep storage.
     pub segment_directory: PathBuf,
+    /// "host:port" under which other processes read this one's exchange.
+    pub own_address: String,
+}
+
+impl WorkerConfig {
+    /// Sources as this process reaches them: its own outputs are read in place.
+    pub fn localized(&self, sources: &[StageSource]) -> Vec<StageSource> {
+        localized(&self.own_address, sources)
+    }
+}
+
+pub(crate) fn localized(own_address: &str, sources: &[StageSource]) -> Vec<StageSource> {
+    let address = |source: &StageSource| source.address.clone().filter(|address| address != own_address);
+    sources.iter().map(|source| StageSource { address: address(source), id: source.id.clone() }).collect()
 }
 
 /// Runs work orders of this process until it is shut down.

@@ -1,0 +1,234 @@
+//! The controller: accepts statements, runs them as jobs on worker slots, records how they ended.
+
+mod catalog;
+mod explain;
+mod job;
+mod launch;
+mod planning;
+mod pool;
+mod publish;
+mod query;
+mod results;
+pub(crate) mod state;
+mod submit;
+mod system;
+mod view;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+use trilith_metadata::{Allocator, LockManager, MetadataError, MetadataStore, TaskFilter, TaskRecord, TaskState};
+use trilith_proto::fault::CancelReason;
+use trilith_proto::id::TaskId;
+
+use crate::limits;
+use crate::worker::{WorkerCommand, WorkerConfig, WorkerEvent, WorkerRuntime};
+use job::{Job, JobEvent};
+
+pub(crate) use planning::stored_type;
+pub use pool::{Capacity, ProcessId, SlotLease, WorkerPool};
+pub use query::RunningQuery;
+pub use results::ResultTicket;
+pub use view::DatasourceView;
+pub use submit::{Accepted, Progress, Submission};
+
+/// What a controller needs.
+pub struct ControllerConfig {
+    /// Exchange, memory, policy and segment directory of this process.
+    pub worker: WorkerConfig,
+    /// Slots of this process; 0 leaves all work to worker processes.
+    pub slots: u32,
+    /// Where rows of SELECT tasks are kept.
+    pub results_directory: PathBuf,
+    /// Tasks, reports, segments.
+    pub store: Arc<dyn MetadataStore>,
+    /// Host and port that clients know.
+    pub host: String,
+    /// See `host`.
+    pub port: u16,
+}
+
+/// One for each server process.
+pub struct Controller {
+    worker_config: WorkerConfig,
+    results_directory: PathBuf,
+    store: Arc<dyn MetadataStore>,
+    locks: LockManager,
+    allocator: Allocator,
+    pool: WorkerPool,
+    jobs: Mutex<HashMap<TaskId, Arc<Job>>>,
+    queries: query::Queries,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+    host: String,
+    port: u16,
+    started_ms: i64,
+}
+
+/// Why a controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Metadata cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// Files cannot be swept.
+    #[error(transparent)]
+    Segments(#[from] trilith_segment::SegmentError),
+    /// The results directory cannot be used.
+    #[error("results directory {path}: {source}")]
+    Results {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Controller {
+    /// Ends what an earlier process left running, sweeps its files, and starts. Blocking.
+    pub fn start(config: ControllerConfig) -> Result<Arc<Controller>, StartError> {
+        std::fs::create_dir_all(&config.results_directory)
+            .map_err(|source| StartError::Results { path: config.results_directory.clone(), source })?;
+        submit::end_interrupted(config.store.as_ref())?;
+        let referenced: HashSet<String> =
+            config.store.used_segments(None)?.into_iter().filter_map(|record| record.path).collect();
+        let swept = trilith_segment::sweep(&config.worker.segment_directory, &referenced)?;
+        if swept > 0 {
+            info!(files = swept, "removed segment files that were never published");
+        }
+        let controller = Arc::new(Controller {
+            worker_config: config.worker,
+            results_directory: config.results_directory,
+            store: config.store,
+            locks: LockManager::default(),
+            allocator: Allocator::default(),
+            pool: WorkerPool::default(),
+            jobs: Mutex::new(HashMap::new()),
+            queries: query::Queries::default(),
+            tracker: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            host: config.host,
+            port: config.port,
+            started_ms: job::now_ms(),
+        });
+        if config.slots > 0 {
+            controller.start_local_worker(config.slots);
+        }
+        Ok(controller)
+    }
+
+    fn start_local_worker(self: &Arc<Controller>, slots: u32) {
+        let (commands, queue) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
+        let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
+        let runtime = WorkerRuntime::new(self.worker_config.clone(), events, self.shutdown.child_token());
+        self.pool.add(slots, self.worker_config.own_address.clone(), commands);
+        self.tracker.spawn(runtime.serve(queue));
+        let controller = Arc::clone(self);
+        self.tracker.spawn(async move {
+            while let Some(event) = reports.recv().await {
+                controller.on_worker_event(event).await;
+            }
+        });
+    }
+
+    /// Adds a worker process that is reached through `commands`.
+    pub fn add_process(&self, slots: u32, address: String, commands: mpsc::Sender<WorkerCommand>) -> ProcessId {
+        info!(address, slots, "worker process joined");
+        self.pool.add(slots, address, commands)
+    }
+
+    /// Forgets a worker process and tells the jobs that ran there.
+    pub async fn process_lost(&self, process: ProcessId, reason: &str) {
+        info!(?process, reason, "worker process lost");
+        self.pool.remove(process);
+        for job in self.running() {
+            job.notify(JobEvent::ProcessLost { process, reason: reason.to_owned() }).await;
+        }
+    }
+
+    /// Hands an event of a worker to its job.
+    pub async fn on_worker_event(&self, event: WorkerEvent) {
+        let job = self.jobs.lock().get(&event.id().task).cloned();
+        if let Some(job) = job {
+            job.notify(JobEvent::Worker(event)).await;
+        }
+    }
+
+    fn running(&self) -> Vec<Arc<Job>> {
+        self.jobs.lock().values().cloned().collect()
+    }
+
+    /// Slots of all worker processes.
+    pub fn capacity(&self) -> Capacity {
+        self.pool.capacity()
+    }
+
+    /// The shared parts of this process's worker.
+    pub fn worker_config(&self) -> &WorkerConfig {
+        &self.worker_config
+    }
+
+    /// Tasks, reports, segments.
+    pub fn store(&self) -> &Arc<dyn MetadataStore> {
+        &self.store
+    }
+
+    /// "host:port" that clients know.
+    pub fn location(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
+    /// All tasks, newest first, with live durations.
+    pub(crate) fn task_records(&self) -> Result<Vec<TaskRecord>, MetadataError> {
+        Ok(self.store.tasks(&TaskFilter::default())?.tasks)
+    }
+
+    /// Druid's word for how far a task is: WAITING for locks, PENDING for slots, RUNNING, NONE at the end.
+    pub fn runner_status(&self, task: &TaskRecord) -> &'static str {
+        if task.state != TaskState::Running {
+            return "NONE";
+        }
+        let job = self.jobs.lock().get(&TaskId::from(task.id.as_str())).cloned();
+        match job {
+            None => "NONE",
+            Some(job) => {
+                let state = job.state.lock();
+                if state.started_ms.is_none() {
+                    if self.locks.is_waiting(job.id.as_str()) { "WAITING" } else { "PENDING" }
+                } else if state.workers.is_empty() && state.wanted_workers > 0 {
+                    "PENDING"
+                } else {
+                    "RUNNING"
+                }
+            }
+        }
+    }
+
+    /// Cancels every job, waits for the ends to be recorded, and stops the local worker.
+    pub async fn stop(&self) {
+        for job in self.running() {
+            job.notify(JobEvent::Cancel(CancelReason::TaskShutdown)).await;
+        }
+        self.tracker.close();
+        for job in self.running() {
+            let mut changes = job.changes.subscribe();
+            while self.jobs.lock().contains_key(&job.id) {
+                if changes.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+        self.shutdown.cancel();
+        self.tracker.wait().await;
+    }
+}

@@ -1,0 +1,233 @@
+//! Tasks as clients see them: submit, list, watch, cancel, report.
+
+use std::sync::Arc;
+
+use prost::Message;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use trilith_metadata::{MetadataError, MetadataStore, Publish, TaskFilter, TaskRecord, TaskState};
+use trilith_proto::error::ApiError;
+use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::id::TaskId;
+use trilith_proto::pb::task as pb;
+use trilith_sql::{Statement, StatementKind};
+
+use super::Controller;
+use super::explain;
+use super::job::{self, Job, JobEvent};
+
+/// Datasource of SELECT tasks.
+const SELECT_DATASOURCE: &str = "__query_select";
+
+/// A task that was accepted.
+pub struct Accepted {
+    /// "query-<sqlQueryId>".
+    pub task_id: TaskId,
+}
+
+/// What became of a submission.
+pub enum Submission {
+    /// It runs.
+    Accepted(Accepted),
+    /// It was an EXPLAIN.
+    Explained(pb::Explanation),
+}
+
+/// A task that is being watched.
+pub struct Progress {
+    /// Changes while the task runs; none once it has ended.
+    pub changes: Option<watch::Receiver<u64>>,
+}
+
+/// Context of the task itself, as the report shows it.
+pub(super) fn task_context() -> Value {
+    json!({"forceTimeChunkLock": true})
+}
+
+pub(super) fn record(job: &Job) -> TaskRecord {
+    let planned = &job.planned;
+    let statement = match planned.kind {
+        StatementKind::Select => "SELECT",
+        StatementKind::Insert => "INSERT",
+        StatementKind::Replace => "REPLACE",
+    };
+    let datasource = job.ingest().map_or(SELECT_DATASOURCE, |ingest| &ingest.datasource);
+    let context = Value::Object(planned.context.map().clone());
+    TaskRecord {
+        id: job.id.to_string(),
+        statement: statement.to_owned(),
+        datasource: datasource.to_owned(),
+        sql: planned.sql.clone(),
+        payload: payload(job, &context, datasource),
+        context,
+        created_ms: job.created_ms,
+        state: TaskState::Running,
+        duration_ms: -1,
+        fault: None,
+        error_message: None,
+    }
+}
+
+fn payload(job: &Job, context: &Value, datasource: &str) -> Value {
+    let planned = &job.planned;
+    let names: Vec<&str> = planned.columns.iter().map(|column| column.sql_type.as_str()).collect();
+    let types: Vec<String> = planned.columns.iter().map(|column| column.column_type.to_string()).collect();
+    json!({
+        "type": "query_controller",
+        "id": job.id.as_str(),
+        "spec": {
+            "stages": crate::stage::stages_json(&job.graph),
+            "context": context,
+            "columnMappings": planned
+                .columns
+                .iter()
+                .map(|column| json!({"queryColumn": column.name, "outputColumn": column.name}))
+                .collect::<Vec<_>>(),
+            "destination": match job.ingest() {
+                Some(ingest) => json!({
+                    "type": "dataSource",
+                    "dataSource": ingest.datasource,
+                    "segmentGranularity": ingest.granularity.to_json(),
+                    "replaceTimeChunks": ingest.overwrite.as_ref().map(|all| {
+                        all.iter().map(ToString::to_string).collect::<Vec<_>>()
+                    }),
+                }),
+                None => json!({"type": "taskReport"}),
+            },
+            "assignmentStrategy": if planned.context.auto_assignment() { "auto" } else { "max" },
+            "tuningConfig": {"maxNumWorkers": planned.context.max_num_tasks().saturating_sub(1)},
+        },
+        "sqlQuery": planned.sql,
+        "sqlQueryContext": context,
+        "sqlTypeNames": names,
+        "nativeTypeNames": types,
+        "context": task_context(),
+        "groupId": job.id.as_str(),
+        "dataSource": datasource,
+    })
+}
+
+/// Ends tasks that ran when the process before this one stopped.
+pub(super) fn end_interrupted(store: &dyn MetadataStore) -> Result<(), MetadataError> {
+    let running = TaskFilter { states: vec![TaskState::Running], ..TaskFilter::default() };
+    for mut task in store.tasks(&running)?.tasks {
+        let fault = Fault::unknown("The server stopped while the task was running. Submit it again.");
+        task.state = TaskState::Failed;
+        task.duration_ms = (job::now_ms() - task.created_ms).max(0);
+        task.fault = Some(fault.to_json());
+        task.error_message = Some(fault.to_string());
+        let report = pb::TaskReport {
+            task_id: task.id.clone(),
+            status: Some(pb::StatusReport {
+                status: "FAILED".to_owned(),
+                error_report: Some(pb::ErrorReport {
+                    task_id: task.id.clone(),
+                    fault: Some((&fault).into()),
+                    ..Default::default()
+                }),
+                duration_ms: task.duration_ms,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        tracing::warn!(task = %task.id, "ended a task that an earlier process left running");
+        store.publish(&Publish { task, report: report.encode_to_vec(), segments: Vec::new(), unused: Vec::new() })?;
+    }
+    Ok(())
+}
+
+fn store_error(error: MetadataError) -> ApiError {
+    ApiError::internal(error.to_string())
+}
+
+impl Controller {
+    /// Plans a statement and starts it as a task. Returns when the task is recorded.
+    pub async fn submit(self: &Arc<Self>, statement: Statement) -> Result<Submission, ApiError> {
+        if self.shutdown.is_cancelled() || self.tracker.is_closed() {
+            return Err(ApiError::unavailable("the server is stopping; submit the task to another one"));
+        }
+        let prepared = self.prepare(statement).await?;
+        if prepared.planned.explain {
+            return Ok(Submission::Explained(explain::explanation(&prepared)));
+        }
+        let task_id = TaskId::from(format!("query-{}", prepared.planned.query_id));
+        let (job, queue) = Job::new(task_id.clone(), prepared.planned, prepared.graph);
+        let (store, task) = (Arc::clone(&self.store), record(&job));
+        // Visible before it is recorded, so that nobody sees a task that neither runs nor has ended.
+        if self.jobs.lock().contains_key(&task_id) {
+            return Err(exists(&task_id));
+        }
+        let put = tokio::task::spawn_blocking(move || store.put_task(&task))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        match put {
+            Ok(()) => {}
+            Err(MetadataError::AlreadyExists(_)) => return Err(exists(&task_id)),
+            Err(error) => return Err(store_error(error)),
+        }
+        self.jobs.lock().insert(task_id.clone(), Arc::clone(&job));
+        self.tracker.spawn(job::run(Arc::clone(self), job, queue));
+        Ok(Submission::Accepted(Accepted { task_id }))
+    }
+
+    /// A task by id.
+    pub async fn task(&self, id: &TaskId) -> Result<TaskRecord, ApiError> {
+        let (store, key) = (Arc::clone(&self.store), id.to_string());
+        tokio::task::spawn_blocking(move || store.task(&key))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .map_err(store_error)?
+            .ok_or_else(|| ApiError::not_found(format!("task [{id}] was not found")))
+    }
+
+    /// The report: live while the task runs, else as it was recorded.
+    pub async fn report(&self, id: &TaskId) -> Result<pb::TaskReport, ApiError> {
+        let live = self.jobs.lock().get(id).cloned();
+        let recorded = self.recorded_report(id).await?;
+        match (recorded, live) {
+            (Some(report), _) => Ok(report),
+            (None, Some(job)) => Ok(job.live_report(Some(&self.location()))),
+            (None, None) => Err(ApiError::not_found(format!("task [{id}] was not found"))),
+        }
+    }
+
+    async fn recorded_report(&self, id: &TaskId) -> Result<Option<pb::TaskReport>, ApiError> {
+        let (store, key) = (Arc::clone(&self.store), id.to_string());
+        let bytes = tokio::task::spawn_blocking(move || store.report(&key))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .map_err(store_error)?;
+        bytes
+            .map(|bytes| pb::TaskReport::decode(bytes.as_slice()))
+            .transpose()
+            .map_err(|error| ApiError::internal(format!("report of task [{id}]: {error}")))
+    }
+
+    /// Follows a task.
+    pub fn watch(&self, id: &TaskId) -> Progress {
+        let job = self.jobs.lock().get(id).cloned();
+        Progress { changes: job.map(|job| job.changes.subscribe()) }
+    }
+
+    /// Asks a task to stop. A task that has ended stays as it is.
+    pub async fn cancel(&self, id: &TaskId) -> Result<TaskRecord, ApiError> {
+        let job = self.jobs.lock().get(id).cloned();
+        if let Some(job) = job {
+            job.notify(JobEvent::Cancel(CancelReason::UserRequest)).await;
+        }
+        self.task(id).await
+    }
+
+    /// Tasks, newest first.
+    pub async fn tasks(&self, filter: TaskFilter) -> Result<trilith_metadata::TaskPage, ApiError> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.tasks(&filter))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .map_err(store_error)
+    }
+}
+
+fn exists(task_id: &TaskId) -> ApiError {
+    ApiError::invalid_input(format!("task [{task_id}] exists already; choose another sqlQueryId"))
+}

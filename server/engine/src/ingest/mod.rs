@@ -1,0 +1,7 @@
+//! Turns the sorted output of a stage into segments: which ones, where, and their files.
+
+mod allocate;
+mod write;
+
+pub use allocate::{Chunk, Shards, boundary, chunks, shards};
+pub(crate) use write::write_segments;

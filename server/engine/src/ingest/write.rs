@@ -1,0 +1,152 @@
+//! Writes segment files from the output of the sorting stage.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, TimestampMillisecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
+use base64::Engine as _;
+use futures::StreamExt;
+use trilith_exchange::{ReadOrder, ReadRequest};
+use trilith_proto::column;
+use trilith_proto::fault::Fault;
+use trilith_segment::{SegmentError, SegmentRecord, SegmentWriter};
+
+use crate::stage;
+use crate::worker::{Running, SegmentSink, SegmentTarget, WorkerEvent, fault_of};
+
+/// Writes every segment of an order, one after the other.
+pub(crate) async fn write_segments(running: &mut Running<'_>, sink: SegmentSink) -> Result<WorkerEvent, Fault> {
+    let layout = Layout::new(&sink)?;
+    let mut segments = Vec::with_capacity(sink.targets.len());
+    for target in &sink.targets {
+        segments.push(write_segment(running, &sink, &layout, target).await?);
+        running.report(false).await;
+    }
+    Ok(WorkerEvent::OutputReady { id: running.id.clone(), partition_rows: Vec::new(), segments })
+}
+
+/// Which input column becomes which stored one.
+struct Layout {
+    input: SchemaRef,
+    schema: SchemaRef,
+    time_column: Option<usize>,
+    /// Input columns behind `__time`, in the order of the file.
+    columns: Vec<usize>,
+}
+
+impl Layout {
+    fn new(sink: &SegmentSink) -> Result<Layout, Fault> {
+        let broken = |error: &dyn std::fmt::Display| Fault::unknown(format!("segment schema: {error}"));
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(&sink.schema)
+            .map_err(|error| broken(&error))?;
+        let input: Schema = stage::decode_schema(&bytes).map_err(|error| broken(&error))?;
+        let mut fields = vec![Field::new("__time", time_type(), false)];
+        for (index, name) in &sink.columns {
+            let field = input.fields().get(*index).ok_or_else(|| broken(&"a column is missing"))?;
+            fields.push(column::to_field(name, &column::of_field(field), false));
+        }
+        let columns = sink.columns.iter().map(|(index, _)| *index).collect();
+        let schema = Arc::new(Schema::new(fields));
+        Ok(Layout { input: Arc::new(input), schema, time_column: sink.time_column, columns })
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch, Fault> {
+        let broken = |error: arrow::error::ArrowError| Fault::from_error(&error);
+        let time: ArrayRef = match self.time_column {
+            Some(index) => cast(batch.column(index), &time_type()).map_err(broken)?,
+            None => {
+                let epoch = TimestampMillisecondArray::from_value(0, batch.num_rows()).with_timezone("UTC");
+                Arc::new(epoch)
+            }
+        };
+        if time.null_count() > 0 {
+            return Err(Fault::insert_time_null());
+        }
+        let mut columns = vec![time];
+        for (index, field) in self.columns.iter().zip(self.schema.fields().iter().skip(1)) {
+            let column = batch.column(*index);
+            columns.push(match column.data_type() == field.data_type() {
+                true => Arc::clone(column),
+                false => cast(column, field.data_type()).map_err(broken)?,
+            });
+        }
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(broken)
+    }
+}
+
+fn time_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+}
+
+fn segment_fault(error: SegmentError) -> Fault {
+    Fault::from_error(&error)
+}
+
+async fn write_segment(
+    running: &mut Running<'_>,
+    sink: &SegmentSink,
+    layout: &Layout,
+    target: &SegmentTarget,
+) -> Result<SegmentRecord, Fault> {
+    let partition = target.partition.0;
+    let channel = running.counters.input(0);
+    let request = ReadRequest {
+        schema: Arc::clone(&layout.input),
+        sources: running.config.localized(&sink.sources),
+        partition,
+        order: ReadOrder::By(sink.order.clone()),
+        keys: Vec::new(),
+        counters: Arc::default(),
+    };
+    let config = running.config;
+    let mut rows = trilith_exchange::read(&config.exchange, &config.flight_pool, &running.context, request)
+        .map_err(Fault::from)?;
+    let metadata = vec![
+        ("trilith.datasource".to_owned(), sink.datasource.clone()),
+        ("trilith.interval".to_owned(), target.interval.to_string()),
+        ("trilith.version".to_owned(), target.version.clone()),
+        ("trilith.rollup".to_owned(), (!sink.metrics.is_empty()).to_string()),
+    ];
+    let directory = &running.config.segment_directory;
+    let mut writer = SegmentWriter::create(directory, &target.path, Arc::clone(&layout.schema), metadata)
+        .map_err(segment_fault)?;
+    while let Some(batch) = running.cancellable(rows.next()).await? {
+        let batch = batch.map_err(|error| fault_of(&error))?;
+        channel.batch(partition as usize, &batch);
+        let started = Instant::now();
+        let stored = layout.apply(&batch)?;
+        writer.write(&stored).map_err(segment_fault)?;
+        running.counters.segments().processed(batch.num_rows() as u64);
+        running.counters.cpu("segmentGenerator", started.elapsed());
+        running.report(false).await;
+    }
+    let written = writer.finish().map_err(segment_fault)?;
+    running.counters.segments().persisted(written.rows);
+    running.counters.segments().pushed(written.rows);
+    let is_metric = |name: &String| sink.metrics.iter().any(|(metric, _)| metric == name);
+    let names = layout.schema.fields().iter().skip(1).map(|field| field.name().clone());
+    let (metrics, dimensions): (Vec<String>, Vec<String>) = names.partition(is_metric);
+    Ok(SegmentRecord {
+        datasource: sink.datasource.clone(),
+        interval: target.interval,
+        version: target.version.clone(),
+        shard_spec: target.shard_spec.clone(),
+        size_bytes: written.size_bytes,
+        row_count: written.rows,
+        path: Some(target.path.clone()),
+        dimensions,
+        metrics,
+        columns: layout
+            .schema
+            .fields()
+            .iter()
+            .skip(1)
+            .map(|field| (field.name().clone(), column::of_field(field)))
+            .collect(),
+        created_ms: chrono::Utc::now().timestamp_millis(),
+    })
+}

@@ -1,0 +1,132 @@
+//! Downloads, with one retry policy, into a temporary file.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::redirect;
+use tokio::runtime::Handle;
+use trilith_proto::fault::Fault;
+
+use crate::policy::Policy;
+
+const ATTEMPTS: u32 = 4;
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const REDIRECTS_MAX: usize = 5;
+
+enum Failure {
+    /// Trying again may help.
+    Passing(String),
+    /// It will not.
+    Final(Fault),
+}
+
+/// Downloads a URI; blocking.
+pub(crate) fn download(
+    uri: &str,
+    credentials: Option<(&str, Option<&str>)>,
+    policy: &Policy,
+    handle: &Handle,
+) -> Result<File, Fault> {
+    let mut backoff = FIRST_BACKOFF;
+    for attempt in 1.. {
+        match handle.block_on(attempt_download(uri, credentials, policy)) {
+            Ok(file) => return Ok(file),
+            Err(Failure::Final(fault)) => return Err(fault),
+            Err(Failure::Passing(reason)) if attempt >= ATTEMPTS => {
+                return Err(Fault::unknown(format!("cannot read [{uri}] after {ATTEMPTS} attempts: {reason}")));
+            }
+            Err(Failure::Passing(reason)) => {
+                tracing::warn!(uri, attempt, reason, "download failed; trying again");
+                std::thread::sleep(backoff);
+                backoff *= 2;
+            }
+        }
+    }
+    Err(Fault::unknown(format!("cannot read [{uri}]")))
+}
+
+async fn attempt_download(
+    uri: &str,
+    credentials: Option<(&str, Option<&str>)>,
+    policy: &Policy,
+) -> Result<File, Failure> {
+    let mut url = url::Url::parse(uri).map_err(|error| Failure::Final(Fault::unknown(format!("{uri}: {error}"))))?;
+    for _ in 0..=REDIRECTS_MAX {
+        let response = get(&url, credentials, policy).await?;
+        let status = response.status();
+        if status.is_redirection() {
+            let target = response
+                .headers()
+                .get("location")
+                .and_then(|value| value.to_str().ok())
+                .and_then(|target| url.join(target).ok());
+            // The target is checked like the first address.
+            url = target.ok_or_else(|| Failure::Final(Fault::unknown(format!("[{uri}] redirects to nowhere"))))?;
+            continue;
+        }
+        if status.is_server_error() || status.as_u16() == 429 {
+            return Err(Failure::Passing(format!("HTTP {status}")));
+        }
+        if !status.is_success() {
+            return Err(Failure::Final(Fault::unknown(format!("cannot read [{uri}]: HTTP {status}"))));
+        }
+        return save(uri, response, policy).await;
+    }
+    Err(Failure::Final(Fault::unknown(format!("[{uri}] redirects more than {REDIRECTS_MAX} times"))))
+}
+
+/// One request to an address that was checked: the host is resolved once, so that it cannot change between
+/// the check and the connection.
+async fn get(
+    url: &url::Url,
+    credentials: Option<(&str, Option<&str>)>,
+    policy: &Policy,
+) -> Result<reqwest::Response, Failure> {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = url.port_or_known_default().unwrap_or(80);
+    let resolved: Vec<std::net::SocketAddr> = tokio::net::lookup_host((bare.as_str(), port))
+        .await
+        .map_err(|error| Failure::Passing(format!("host [{host}]: {error}")))?
+        .collect();
+    let addresses: Vec<IpAddr> = resolved.iter().map(std::net::SocketAddr::ip).collect();
+    policy.http(&bare, &addresses).map_err(Failure::Final)?;
+    let client = reqwest::Client::builder()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(IDLE_TIMEOUT)
+        .timeout(policy.http_timeout)
+        .resolve_to_addrs(&host, &resolved)
+        .no_proxy()
+        .build()
+        .map_err(|error| Failure::Final(Fault::unknown(error.to_string())))?;
+    let mut request = client.get(url.clone());
+    if let Some((user, password)) = credentials {
+        request = request.basic_auth(user, password);
+    }
+    request.send().await.map_err(|error| Failure::Passing(error.to_string()))
+}
+
+async fn save(uri: &str, mut response: reqwest::Response, policy: &Policy) -> Result<File, Failure> {
+    let io = |error: std::io::Error| Failure::Final(Fault::unknown(format!("temporary file for [{uri}]: {error}")));
+    let mut file = tempfile::tempfile().map_err(io)?;
+    let expected = response.content_length();
+    let mut total: u64 = 0;
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::Passing(error.to_string()))? {
+        total += chunk.len() as u64;
+        if total > policy.max_http_bytes {
+            let fault = Fault::unknown(format!("[{uri}] is larger than {} bytes", policy.max_http_bytes));
+            return Err(Failure::Final(fault));
+        }
+        file.write_all(&chunk).map_err(io)?;
+    }
+    if expected.is_some_and(|expected| expected != total) {
+        return Err(Failure::Passing(format!("{total} bytes came")));
+    }
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
+    Ok(file)
+}

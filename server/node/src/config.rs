@@ -1,0 +1,174 @@
+//! Settings of the processes: command line, environment, and a TOML file behind both.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+
+/// Options of `trilith server`.
+#[derive(Debug, Clone, Args, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ServerOptions {
+    /// TOML file with the same names as these options; the command line wins.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Where metadata, segments and results are kept [default: ./trilith-data].
+    #[arg(long, value_name = "DIR", env = "TRILITH_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the HTTP gateway; port 0 picks a free one [default: 127.0.0.1:8888].
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_address: Option<SocketAddr>,
+    /// Address of gRPC and Flight; port 0 picks a free one [default: 127.0.0.1:8889].
+    #[arg(long, value_name = "ADDRESS")]
+    pub grpc_address: Option<SocketAddr>,
+    /// Work orders that run at a time in this process; 0 leaves all to worker processes [default: cores].
+    #[arg(long, value_name = "N")]
+    pub worker_slots: Option<u32>,
+    /// Directory that `local` input may read; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub allow_local: Vec<PathBuf>,
+    /// Host that `http` input may read although its address is not public; may be given several times.
+    #[arg(long, value_name = "HOST")]
+    pub allow_http: Vec<String>,
+    /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine].
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
+}
+
+/// Options of `trilith worker`.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerOptions {
+    /// gRPC address of the server.
+    #[arg(long, value_name = "ADDRESS")]
+    pub server: String,
+    /// Where stage outputs spill.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Address of this worker's Flight port, reachable by the server and other workers.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub grpc_address: SocketAddr,
+    /// Work orders that run at a time [default: cores].
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine].
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
+}
+
+/// Options of `trilith gateway`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayOptions {
+    /// gRPC address of the server.
+    #[arg(long, value_name = "ADDRESS")]
+    pub server: String,
+    /// Address to listen on; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8888")]
+    pub http_address: SocketAddr,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("config file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("config file {path}: {source}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A size is malformed.
+    #[error("--memory-limit [{0}] is not a size; write for example 512MB or 4GB")]
+    Size(String),
+}
+
+impl ServerOptions {
+    /// Fills what the command line left open from the config file.
+    pub fn resolved(mut self) -> Result<ServerOptions, ConfigError> {
+        let Some(path) = self.config.clone() else { return Ok(self) };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let file: ServerOptions =
+            toml::from_str(&text).map_err(|source| ConfigError::Toml { path, source: Box::new(source) })?;
+        self.data_dir = self.data_dir.or(file.data_dir);
+        self.http_address = self.http_address.or(file.http_address);
+        self.grpc_address = self.grpc_address.or(file.grpc_address);
+        self.worker_slots = self.worker_slots.or(file.worker_slots);
+        self.memory_limit = self.memory_limit.or(file.memory_limit);
+        if self.allow_local.is_empty() {
+            self.allow_local = file.allow_local;
+        }
+        if self.allow_http.is_empty() {
+            self.allow_http = file.allow_http;
+        }
+        Ok(self)
+    }
+}
+
+/// Cores of the machine.
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
+/// Bytes of a memory limit.
+pub fn memory_limit(text: Option<&str>) -> Result<u64, ConfigError> {
+    match text {
+        Some(text) => parse_size(text).ok_or_else(|| ConfigError::Size(text.to_owned())),
+        None => Ok(machine_memory() / 10 * 6),
+    }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let factor = match text[digits..].trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "K" | "KB" | "KIB" => 1 << 10,
+        "M" | "MB" | "MIB" => 1 << 20,
+        "G" | "GB" | "GIB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(factor).filter(|bytes| *bytes > 0)
+}
+
+/// Memory that this process may use: that of its control group, else of the machine.
+fn machine_memory() -> u64 {
+    const UNKNOWN: u64 = 4 << 30;
+    let group = std::fs::read_to_string(Path::new("/sys/fs/cgroup/memory.max"))
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kilobytes * 1024)
+    });
+    match (group, machine) {
+        (Some(group), Some(machine)) => group.min(machine),
+        (group, machine) => group.or(machine).unwrap_or(UNKNOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_sizes() {
+        assert_eq!(parse_size("512MB"), Some(512 << 20));
+        assert_eq!(parse_size("4 gb"), Some(4 << 30));
+        assert_eq!(parse_size("17"), Some(17));
+        assert_eq!(parse_size("many"), None);
+        assert_eq!(parse_size("0"), None);
+    }
+}

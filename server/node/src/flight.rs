@@ -1,0 +1,129 @@
+//! The Flight service: rows of statements for clients, stage outputs for other processes.
+
+use std::sync::Arc;
+
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use datafusion::execution::SendableRecordBatchStream;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use tonic::{Request, Response, Status, Streaming};
+use trilith_engine::controller::{Controller, ResultTicket};
+use trilith_engine::worker::{WorkerConfig, fault_of};
+use trilith_exchange::flight::serve::{check_token, do_get};
+use trilith_proto::error::ApiError;
+use trilith_proto::id::TaskId;
+
+type Answer<T> = BoxStream<'static, Result<T, Status>>;
+
+/// Serves one process. Only the server has results of statements.
+pub struct Flight {
+    worker: WorkerConfig,
+    token: String,
+    controller: Option<Arc<Controller>>,
+}
+
+impl Flight {
+    /// The service of a worker process, or of a server with a controller.
+    pub fn new(worker: WorkerConfig, token: String, controller: Option<Arc<Controller>>) -> Flight {
+        Flight { worker, token, controller }
+    }
+
+    fn results(&self, ticket: &ResultTicket) -> Result<SendableRecordBatchStream, Status> {
+        let controller =
+            self.controller.as_ref().ok_or_else(|| Status::not_found("a worker has no results of statements"))?;
+        let rows = match ticket {
+            ResultTicket::Task(id) => controller.task_results(&TaskId::from(id.as_str())),
+            ResultTicket::Query(id) => controller.query_results(id),
+        };
+        rows.map_err(Status::from)
+    }
+}
+
+/// Batches as Flight messages, the schema first.
+fn encode(rows: SendableRecordBatchStream) -> Answer<FlightData> {
+    let schema = rows.schema();
+    let rows = rows.map_err(|error| {
+        let fault = fault_of(&error);
+        FlightError::from(Status::from(ApiError::from(&fault)))
+    });
+    FlightDataEncoderBuilder::new()
+        .with_schema(schema)
+        .build(rows)
+        .map_err(|error| match error {
+            FlightError::Tonic(status) => *status,
+            other => Status::from(other),
+        })
+        .boxed()
+}
+
+fn unsupported<T>(what: &str) -> Result<Response<T>, Status> {
+    Err(Status::unimplemented(format!("{what} is not offered; submit statements by trilith.query.v1.QueryService")))
+}
+
+#[tonic::async_trait]
+impl FlightService for Flight {
+    type HandshakeStream = Answer<HandshakeResponse>;
+    type ListFlightsStream = Answer<FlightInfo>;
+    type DoGetStream = Answer<FlightData>;
+    type DoPutStream = Answer<PutResult>;
+    type DoActionStream = Answer<arrow_flight::Result>;
+    type ListActionsStream = Answer<ActionType>;
+    type DoExchangeStream = Answer<FlightData>;
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let bytes = &request.get_ref().ticket;
+        if let Some(ticket) = ResultTicket::decode(bytes) {
+            return Ok(Response::new(encode(self.results(&ticket)?)));
+        }
+        check_token(request.metadata(), Some(&self.token))?;
+        let rows = do_get(&self.worker.exchange, &self.worker.flight_pool, bytes).await?;
+        Ok(Response::new(rows))
+    }
+
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        unsupported("Handshake")
+    }
+
+    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        unsupported("ListFlights")
+    }
+
+    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        unsupported("GetFlightInfo")
+    }
+
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        unsupported("PollFlightInfo")
+    }
+
+    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        unsupported("GetSchema")
+    }
+
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        unsupported("DoPut")
+    }
+
+    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        unsupported("DoAction")
+    }
+
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        unsupported("ListActions")
+    }
+
+    async fn do_exchange(
+        &self,
+        _: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        unsupported("DoExchange")
+    }
+}

@@ -1,0 +1,180 @@
+//! `trilith.worker.v1.WorkerService`: worker processes join here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
+use trilith_engine::controller::{Controller, ProcessId};
+use trilith_engine::limits;
+use trilith_engine::worker::{WorkerCommand, wire};
+use trilith_proto::error::ApiError;
+use trilith_proto::pb::worker as pb;
+use trilith_proto::pb::worker::worker_service_server::WorkerService;
+
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1_000);
+/// Without a sign of life for this long a worker is given up.
+const LEASE: Duration = Duration::from_millis(5_000);
+
+/// What a worker process must know of the server.
+#[derive(Debug, Clone)]
+pub struct WorkerTerms {
+    /// Secret for Flight reads between processes.
+    pub flight_token: String,
+    /// Directories for `local` input.
+    pub allow_local: Vec<String>,
+    /// Hosts for `http` input.
+    pub allow_http: Vec<String>,
+    /// Where segments go.
+    pub segment_directory: String,
+}
+
+/// Serves worker processes.
+pub struct Workers {
+    controller: Arc<Controller>,
+    terms: WorkerTerms,
+    registered: Mutex<HashMap<String, pb::RegisterRequest>>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Workers {
+    /// The service of a controller.
+    pub fn new(
+        controller: Arc<Controller>,
+        terms: WorkerTerms,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Workers {
+        Workers { controller, terms, registered: Mutex::new(HashMap::new()), tracker, shutdown }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    async fn register(
+        &self,
+        request: Request<pb::RegisterRequest>,
+    ) -> Result<Response<pb::RegisterResponse>, Status> {
+        let request = request.into_inner();
+        if request.slot_count == 0 {
+            return Err(ApiError::invalid_input("slot_count must be at least 1").into());
+        }
+        if request.flight_address.is_empty() {
+            return Err(ApiError::invalid_input("flight_address is required, as host:port").into());
+        }
+        if request.version != env!("CARGO_PKG_VERSION") {
+            return Err(ApiError::invalid_input(format!(
+                "worker version [{}] differs from server version [{}]; run the same release on both",
+                request.version,
+                env!("CARGO_PKG_VERSION")
+            ))
+            .into());
+        }
+        let worker_id = uuid::Uuid::new_v4().to_string();
+        self.registered.lock().insert(worker_id.clone(), request);
+        Ok(Response::new(pb::RegisterResponse {
+            worker_id,
+            heartbeat_interval_ms: HEARTBEAT_INTERVAL.as_millis() as u32,
+            lease_ms: LEASE.as_millis() as u32,
+            flight_token: self.terms.flight_token.clone(),
+            allow_local: self.terms.allow_local.clone(),
+            allow_http: self.terms.allow_http.clone(),
+            segment_directory: self.terms.segment_directory.clone(),
+        }))
+    }
+
+    type WorkStream = BoxStream<'static, Result<pb::WorkResponse, Status>>;
+
+    async fn work(
+        &self,
+        request: Request<Streaming<pb::WorkRequest>>,
+    ) -> Result<Response<Self::WorkStream>, Status> {
+        let mut messages = request.into_inner();
+        let first = tokio::time::timeout(LEASE, messages.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("the first heartbeat did not come"))??
+            .ok_or_else(|| ApiError::invalid_input("the stream ended before the first heartbeat"))?;
+        let terms = self
+            .registered
+            .lock()
+            .remove(&first.worker_id)
+            .ok_or_else(|| ApiError::not_found(format!("worker [{}] is not registered", first.worker_id)))?;
+        let (commands, orders) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
+        let (answers, stream) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
+        let process = self.controller.add_process(terms.slot_count, terms.flight_address, commands);
+        let session = Session { controller: Arc::clone(&self.controller), process, answers };
+        let shutdown = self.shutdown.clone();
+        self.tracker.spawn(async move { session.serve(messages, orders, shutdown).await });
+        Ok(Response::new(ReceiverStream::new(stream).boxed()))
+    }
+}
+
+/// One connected worker process.
+struct Session {
+    controller: Arc<Controller>,
+    process: ProcessId,
+    answers: mpsc::Sender<Result<pb::WorkResponse, Status>>,
+}
+
+impl Session {
+    async fn serve(
+        self,
+        messages: Streaming<pb::WorkRequest>,
+        orders: mpsc::Receiver<WorkerCommand>,
+        shutdown: CancellationToken,
+    ) {
+        // Two directions that must not wait for each other.
+        let reason = tokio::select! {
+            reason = self.receive(messages) => reason,
+            reason = self.send(orders) => reason,
+            () = shutdown.cancelled() => "the server is stopping".to_owned(),
+        };
+        self.controller.process_lost(self.process, &reason).await;
+    }
+
+    async fn receive(&self, mut messages: Streaming<pb::WorkRequest>) -> String {
+        loop {
+            let message = match tokio::time::timeout(LEASE, messages.message()).await {
+                Err(_) => return format!("no heartbeat for {} ms", LEASE.as_millis()),
+                Ok(Err(status)) => return format!("connection broken: {}", status.message()),
+                Ok(Ok(None)) => return "the worker process closed its connection".to_owned(),
+                Ok(Ok(Some(message))) => message,
+            };
+            match wire::event(message) {
+                Ok(Some(event)) => self.controller.on_worker_event(event).await,
+                Ok(None) => {
+                    let reply = pb::work_response::Message::Heartbeat(pb::HeartbeatReply {});
+                    let reply = pb::WorkResponse { message: Some(reply) };
+                    if self.answers.send(Ok(reply)).await.is_err() {
+                        return "the worker process stopped listening".to_owned();
+                    }
+                }
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    async fn send(&self, mut orders: mpsc::Receiver<WorkerCommand>) -> String {
+        while let Some(command) = orders.recv().await {
+            let message = match wire::command_message(command) {
+                Ok(message) => message,
+                Err(error) => {
+                    warn!(%error, "a command could not be sent");
+                    return error.to_string();
+                }
+            };
+            if self.answers.send(Ok(message)).await.is_err() {
+                return "the worker process stopped listening".to_owned();
+            }
+        }
+        "the worker was removed".to_owned()
+    }
+}

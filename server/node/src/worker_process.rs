@@ -1,0 +1,193 @@
+//! `trilith worker`: a process that only runs work orders.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::{Channel, Endpoint, Server};
+use tracing::{info, warn};
+use trilith_engine::limits;
+use trilith_engine::worker::{WorkerConfig, WorkerRuntime, wire};
+use trilith_input::Policy;
+use trilith_proto::pb::worker as pb;
+use trilith_proto::pb::worker::worker_service_client::WorkerServiceClient;
+
+use crate::config::{WorkerOptions, cores, memory_limit};
+use crate::flight::Flight;
+use crate::parts::{StartError, worker_config};
+use crate::server::incoming;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+/// How long a new worker tries to find its server before it gives up.
+const FIRST_CONNECT_ATTEMPTS: u32 = 20;
+
+/// Runs until `shutdown`. `ready` hears the Flight address once the server has accepted the worker.
+pub async fn run(
+    options: WorkerOptions,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(std::net::SocketAddr),
+) -> Result<(), StartError> {
+    let listener = TcpListener::bind(options.grpc_address).await?;
+    let address = listener.local_addr()?;
+    let slots = options.slots.unwrap_or_else(cores).max(1);
+    let memory = memory_limit(options.memory_limit.as_deref())?;
+    let uri = if options.server.contains("://") { options.server.clone() } else { format!("http://{}", options.server) };
+    let endpoint = Endpoint::from_shared(uri)?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3));
+    let register = pb::RegisterRequest {
+        flight_address: address.to_string(),
+        slot_count: slots,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let (channel, terms) = first_session(&endpoint, &register, &shutdown).await?;
+    let config = worker_parts(&options, memory, &terms, address.to_string())?;
+    let flight = Flight::new(config.clone(), terms.flight_token.clone(), None);
+    let tracker = TaskTracker::new();
+    let server = Server::builder()
+        .add_service(FlightServiceServer::new(flight))
+        .serve_with_incoming_shutdown(incoming(listener), shutdown.clone().cancelled_owned());
+    tracker.spawn(async move {
+        if let Err(error) = server.await {
+            warn!(%error, "the Flight port stopped");
+        }
+    });
+    ready(address);
+    let mut session = Some((channel, terms));
+    while !shutdown.is_cancelled() {
+        let Some((channel, terms)) = session.take() else {
+            // Joins again with a new session; whatever the old one held is gone.
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(RECONNECT_AFTER) => {}
+            }
+            match join(&endpoint, &register).await {
+                Ok(joined) => session = Some(joined),
+                Err(error) => warn!(%error, "the server cannot be reached"),
+            }
+            continue;
+        };
+        if let Err(error) = serve(&config, channel, &terms, &shutdown).await {
+            warn!(%error, "lost the server; work is given up");
+        }
+    }
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
+}
+
+async fn first_session(
+    endpoint: &Endpoint,
+    register: &pb::RegisterRequest,
+    shutdown: &CancellationToken,
+) -> Result<(Channel, pb::RegisterResponse), StartError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match join(endpoint, register).await {
+            Ok(joined) => return Ok(joined),
+            Err(error) if attempt >= FIRST_CONNECT_ATTEMPTS => return Err(error),
+            Err(error) => warn!(%error, "the server cannot be reached yet"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Err("stopped before the server was reached".into()),
+            () = tokio::time::sleep(RECONNECT_AFTER) => {}
+        }
+    }
+}
+
+async fn join(
+    endpoint: &Endpoint,
+    register: &pb::RegisterRequest,
+) -> Result<(Channel, pb::RegisterResponse), StartError> {
+    let channel = endpoint.connect().await?;
+    let terms = WorkerServiceClient::new(channel.clone()).register(register.clone()).await?.into_inner();
+    Ok((channel, terms))
+}
+
+fn worker_parts(
+    options: &WorkerOptions,
+    memory: u64,
+    terms: &pb::RegisterResponse,
+    address: String,
+) -> Result<WorkerConfig, StartError> {
+    let policy = Policy {
+        allow_local: terms.allow_local.iter().map(PathBuf::from).collect(),
+        allow_http: terms.allow_http.clone(),
+        ..Policy::default()
+    };
+    let segments = PathBuf::from(&terms.segment_directory);
+    worker_config(&options.data_dir, &segments, memory, policy, address, &terms.flight_token)
+}
+
+/// One session with the server, until it breaks or the process stops.
+async fn serve(
+    config: &WorkerConfig,
+    channel: Channel,
+    terms: &pb::RegisterResponse,
+    shutdown: &CancellationToken,
+) -> Result<(), StartError> {
+    let (requests, stream) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
+    let heartbeat = |busy: usize| pb::WorkRequest {
+        worker_id: terms.worker_id.clone(),
+        message: Some(pb::work_request::Message::Heartbeat(pb::Heartbeat { busy_slot_count: busy as u32 })),
+    };
+    requests.send(heartbeat(0)).await?;
+    let mut client = WorkerServiceClient::new(channel)
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
+    let mut responses = client.work(ReceiverStream::new(stream)).await?.into_inner();
+    info!(worker = terms.worker_id, "joined the server");
+    let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
+    let runtime = WorkerRuntime::new(config.clone(), events, shutdown.child_token());
+    let lease = Duration::from_millis(u64::from(terms.lease_ms));
+    let mut beat = tokio::time::interval(Duration::from_millis(u64::from(terms.heartbeat_interval_ms.max(1))));
+    let upward = async {
+        loop {
+            let message = tokio::select! {
+                Some(event) = reports.recv() => wire::event_message(&terms.worker_id, event)?,
+                _ = beat.tick() => heartbeat(runtime.running()),
+            };
+            requests.send(message).await?;
+        }
+        #[allow(unreachable_code)]
+        Ok::<(), StartError>(())
+    };
+    let downward = async {
+        loop {
+            let message = tokio::time::timeout(lease, responses.message()).await??;
+            let message = message.ok_or("the server closed the connection")?;
+            if let Some(command) = wire::command(message)? {
+                runtime.command(command);
+            }
+        }
+        #[allow(unreachable_code)]
+        Ok::<(), StartError>(())
+    };
+    let result = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        result = upward => result,
+        result = downward => result,
+    };
+    stop(&runtime, reports).await;
+    config.exchange.release_all();
+    result
+}
+
+/// Stops all work; what it still reports has no reader.
+async fn stop(runtime: &Arc<WorkerRuntime>, mut reports: mpsc::Receiver<trilith_engine::worker::WorkerEvent>) {
+    let drain = async { while reports.recv().await.is_some() {} };
+    tokio::select! {
+        () = runtime.stop() => {}
+        () = drain => {}
+    }
+}
