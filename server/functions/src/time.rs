@@ -1,0 +1,317 @@
+//! Time functions. Periods, units, patterns and zones are literals.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray};
+use chrono::{Datelike, Timelike};
+use datafusion::common::exec_err;
+use datafusion::error::Result;
+use trilith_proto::interval::Interval;
+
+use crate::function::{Args, Function, returns_boolean, returns_long, returns_text, returns_time, times};
+use crate::pattern::Pattern;
+use crate::period::Period;
+use crate::zone::Zone;
+
+pub(crate) fn functions() -> Vec<Function> {
+    vec![
+        Function::new("time_floor", (2, 4), returns_time, |args| bucket(args, Period::floor)),
+        Function::new("time_ceil", (2, 4), returns_time, |args| bucket(args, Period::ceil)),
+        Function::new("time_shift", (3, 4), returns_time, shift),
+        Function::new("time_extract", (1, 3), returns_long, extract),
+        Function::new("time_parse", (1, 3), returns_time, parse),
+        Function::new("time_format", (1, 3), returns_text, format),
+        Function::new("timestampdiff", (3, 3), returns_long, difference),
+        Function::new("timestampadd", (3, 4), returns_time, add),
+        Function::new("millis_to_timestamp", (1, 1), returns_time, |args| Ok(Arc::new(args.time(0)?))),
+        Function::new("timestamp_to_millis", (1, 1), returns_long, |args| {
+            let millis: Int64Array = args.time(0)?.reinterpret_cast();
+            Ok(Arc::new(millis))
+        }),
+        Function::new("time_in_interval", (2, 3), returns_boolean, in_interval),
+    ]
+}
+
+fn zone(args: &Args, index: usize) -> Result<Zone> {
+    match args.literal(index)? {
+        None => Ok(Zone::Utc),
+        Some(text) => match Zone::parse(&text) {
+            Some(zone) => Ok(zone),
+            None => exec_err!("[{text}] is not a time zone"),
+        },
+    }
+}
+
+fn period(args: &Args, index: usize) -> Result<Period> {
+    let text = args.required(index)?;
+    match Period::parse(&text) {
+        Some(period) => Ok(period),
+        None => exec_err!("[{text}] is not an ISO period such as 'PT1H'"),
+    }
+}
+
+fn bucket(args: &Args, step: fn(Period, i64, Zone, Option<i64>) -> Option<i64>) -> Result<ArrayRef> {
+    let (period, zone) = (period(args, 1)?, zone(args, 3)?);
+    let origin = match args.literal(2) {
+        Ok(None) => None,
+        _ => args.time(2)?.iter().next().flatten(),
+    };
+    let values = args.time(0)?;
+    let floors = step as usize == Period::floor as fn(Period, i64, Zone, Option<i64>) -> Option<i64> as usize;
+    if let (Some((length, start)), None, true) = (period.plain_utc(zone), origin, floors) {
+        let floored = values.unary::<_, arrow::datatypes::TimestampMillisecondType>(|ms| {
+            start + (ms - start).div_euclid(length) * length
+        });
+        return Ok(Arc::new(floored.with_timezone("UTC")));
+    }
+    Ok(times(values.iter().map(|ms| ms.and_then(|ms| step(period, ms, zone, origin)))))
+}
+
+fn shift(args: &Args) -> Result<ArrayRef> {
+    let (period, zone) = (period(args, 1)?, zone(args, 3)?);
+    let steps = args.long(2)?;
+    let shifted = args.time(0)?;
+    Ok(times(shifted.iter().zip(steps.iter()).map(|(ms, step)| period.shift(ms?, step?, zone))))
+}
+
+fn unit_period(unit: &str) -> Option<Period> {
+    Period::parse(match unit.trim_end_matches('S') {
+        "SECOND" => "PT1S",
+        "MINUTE" => "PT1M",
+        "HOUR" => "PT1H",
+        "DAY" => "P1D",
+        "WEEK" => "P1W",
+        "MONTH" => "P1M",
+        "QUARTER" => "P3M",
+        "YEAR" => "P1Y",
+        _ => return None,
+    })
+}
+
+fn add(args: &Args) -> Result<ArrayRef> {
+    let unit = args.required(0)?.to_ascii_uppercase();
+    let Some(period) = unit_period(&unit) else { return exec_err!("[{unit}] is not a unit of TIMESTAMPADD") };
+    let zone = zone(args, 3)?;
+    let steps = args.long(1)?;
+    let values = args.time(2)?;
+    Ok(times(values.iter().zip(steps.iter()).map(|(ms, step)| period.shift(ms?, step?, zone))))
+}
+
+fn difference(args: &Args) -> Result<ArrayRef> {
+    let unit = args.required(0)?.to_ascii_uppercase();
+    let length = match unit.trim_end_matches('S') {
+        "SECOND" => 1_000,
+        "MINUTE" => 60_000,
+        "HOUR" => 3_600_000,
+        "DAY" => 86_400_000,
+        "WEEK" => 7 * 86_400_000,
+        "MONTH" | "QUARTER" | "YEAR" => 0,
+        _ => return exec_err!("[{unit}] is not a unit of TIMESTAMPDIFF"),
+    };
+    let months_per = match unit.trim_end_matches('S') {
+        "QUARTER" => 3,
+        "YEAR" => 12,
+        _ => 1,
+    };
+    let (from, to) = (args.time(1)?, args.time(2)?);
+    let result: Int64Array = from
+        .iter()
+        .zip(to.iter())
+        .map(|(from, to)| {
+            let (from, to) = (from?, to?);
+            if length > 0 { Some((to - from) / length) } else { Some(months_between(from, to)? / months_per) }
+        })
+        .collect();
+    Ok(Arc::new(result))
+}
+
+/// Whole months from one instant to another.
+fn months_between(from: i64, to: i64) -> Option<i64> {
+    let (start, end) = (Zone::Utc.local(from)?, Zone::Utc.local(to)?);
+    let index = |time: &chrono::NaiveDateTime| i64::from(time.year()) * 12 + i64::from(time.month0());
+    let inside = |time: &chrono::NaiveDateTime| (time.day(), time.time());
+    let months = index(&end) - index(&start);
+    Some(match months {
+        m if m > 0 && inside(&end) < inside(&start) => m - 1,
+        m if m < 0 && inside(&end) > inside(&start) => m + 1,
+        m => m,
+    })
+}
+
+fn extract(args: &Args) -> Result<ArrayRef> {
+    let unit = args.literal(1)?.unwrap_or_else(|| "EPOCH".to_owned()).to_ascii_uppercase();
+    let zone = zone(args, 2)?;
+    let field: fn(&chrono::NaiveDateTime) -> i64 = match unit.as_str() {
+        "EPOCH" => |time| time.and_utc().timestamp(),
+        "MICROSECOND" | "MICROSECONDS" => {
+            |time| i64::from(time.second()) * 1_000_000 + i64::from(time.and_utc().timestamp_subsec_micros())
+        }
+        "MILLISECOND" | "MILLISECONDS" => {
+            |time| i64::from(time.second()) * 1_000 + i64::from(time.and_utc().timestamp_subsec_millis())
+        }
+        "SECOND" => |time| i64::from(time.second()),
+        "MINUTE" => |time| i64::from(time.minute()),
+        "HOUR" => |time| i64::from(time.hour()),
+        "DAY" => |time| i64::from(time.day()),
+        "DOW" => |time| i64::from(time.weekday().num_days_from_sunday()),
+        "ISODOW" => |time| i64::from(time.weekday().number_from_monday()),
+        "DOY" => |time| i64::from(time.ordinal()),
+        "WEEK" => |time| i64::from(time.iso_week().week()),
+        "MONTH" => |time| i64::from(time.month()),
+        "QUARTER" => |time| i64::from(time.month0() / 3 + 1),
+        "YEAR" => |time| i64::from(time.year()),
+        "ISOYEAR" => |time| i64::from(time.iso_week().year()),
+        "DECADE" => |time| i64::from(time.year()).div_euclid(10),
+        "CENTURY" => |time| (i64::from(time.year()) + 99).div_euclid(100),
+        "MILLENNIUM" => |time| (i64::from(time.year()) + 999).div_euclid(1_000),
+        _ => return exec_err!("[{unit}] is not a unit of TIME_EXTRACT"),
+    };
+    let epoch = unit == "EPOCH";
+    let values = args.time(0)?;
+    let result: Int64Array = values
+        .iter()
+        .map(|ms| {
+            let ms = ms?;
+            if epoch { Some(ms.div_euclid(1_000)) } else { zone.local(ms).map(|time| field(&time)) }
+        })
+        .collect();
+    Ok(Arc::new(result))
+}
+
+fn parse(args: &Args) -> Result<ArrayRef> {
+    let zone = zone(args, 2)?;
+    let texts = args.text(0)?;
+    match args.literal(1)? {
+        None => Ok(times(texts.iter().map(|text| parse_in(text?, zone)))),
+        Some(pattern) => match Pattern::parse(&pattern) {
+            Some(pattern) => Ok(times(texts.iter().map(|text| pattern.read(text?, zone)))),
+            None => exec_err!("[{pattern}] is not a date pattern"),
+        },
+    }
+}
+
+fn format(args: &Args) -> Result<ArrayRef> {
+    let zone = zone(args, 2)?;
+    let pattern = args.literal(1)?.unwrap_or_else(|| "yyyy-MM-dd'T'HH:mm:ss.SSSZZ".to_owned());
+    let iso = args.literal(1)?.is_none() && zone == Zone::Utc;
+    let Some(pattern) = Pattern::parse(&pattern) else { return exec_err!("[{pattern}] is not a date pattern") };
+    let values = args.time(0)?;
+    let result: StringArray = values
+        .iter()
+        .map(|ms| match ms {
+            Some(ms) if iso => Some(trilith_proto::interval::iso(ms)),
+            Some(ms) => pattern.format(ms, zone),
+            None => None,
+        })
+        .collect();
+    Ok(Arc::new(result))
+}
+
+fn in_interval(args: &Args) -> Result<ArrayRef> {
+    let text = args.required(1)?;
+    let Some(interval) = Interval::parse(&text) else { return exec_err!("[{text}] is not an ISO interval") };
+    let values = args.time(0)?;
+    let result: BooleanArray = values.iter().map(|ms| ms.map(|ms| interval.contains_ms(ms))).collect();
+    Ok(Arc::new(result))
+}
+
+/// Milliseconds of an ISO or SQL timestamp; `zone` counts when the text names none. None if it is neither.
+pub fn parse_timestamp(text: &str, zone: &str) -> Option<i64> {
+    parse_in(text, Zone::parse(zone)?)
+}
+
+pub(crate) fn parse_in(text: &str, zone: Zone) -> Option<i64> {
+    fast_iso(text.as_bytes(), zone).or_else(|| slow(text.trim(), zone))
+}
+
+/// `yyyy-MM-dd[T ]HH:mm:ss[.SSS][Z]`, the usual shape.
+fn fast_iso(bytes: &[u8], zone: Zone) -> Option<i64> {
+    let (stamp, utc) = match bytes.split_last() {
+        Some((b'Z', rest)) => (rest, true),
+        _ => (bytes, zone == Zone::Utc),
+    };
+    if !utc || !(stamp.len() == 19 || stamp.len() == 23) {
+        return None;
+    }
+    let digit = |index: usize| {
+        let value = stamp[index].wrapping_sub(b'0');
+        (value <= 9).then_some(i64::from(value))
+    };
+    let two = |index: usize| Some(digit(index)? * 10 + digit(index + 1)?);
+    let separators = stamp[4] == b'-'
+        && stamp[7] == b'-'
+        && (stamp[10] == b'T' || stamp[10] == b' ')
+        && stamp[13] == b':'
+        && stamp[16] == b':';
+    if !separators {
+        return None;
+    }
+    let year = two(0)? * 100 + two(2)?;
+    let (month, day, hour, minute, second) = (two(5)?, two(8)?, two(11)?, two(14)?, two(17)?);
+    let millis = if stamp.len() == 23 {
+        if stamp[19] != b'.' {
+            return None;
+        }
+        digit(20)? * 100 + two(21)?
+    } else {
+        0
+    };
+    if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let days = days_from_civil(year, month, day);
+    Some(days * 86_400_000 + hour * 3_600_000 + minute * 60_000 + second * 1_000 + millis)
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days since the epoch of a date of the Gregorian calendar.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// Any ISO-8601 date or date-time, with a space or T between.
+fn slow(text: &str, zone: Zone) -> Option<i64> {
+    const SHAPES: &[&str] = &[
+        "yyyy-MM-dd'T'HH:mm:ss.SSS",
+        "yyyy-MM-dd'T'HH:mm:ss",
+        "yyyy-MM-dd'T'HH:mm",
+        "yyyy-MM-dd'T'HH",
+        "yyyy-MM-dd'T'",
+        "yyyy-MM-dd",
+        "yyyy-MM",
+        "yyyy",
+    ];
+    if text.is_empty() || !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+        return None;
+    }
+    let mut text = text.to_owned();
+    if text.as_bytes().get(10) == Some(&b' ') {
+        text.replace_range(10..11, "T");
+    }
+    let time = text.find('T');
+    let offset = time.and_then(|time| text[time..].find(['Z', '+', '-']).map(|index| time + index));
+    let (stamp, zone) = match offset {
+        Some(index) => {
+            let zone = match &text[index..] {
+                "Z" => Zone::Utc,
+                offset => Zone::Fixed(crate::zone::parse_offset(offset)?),
+            };
+            (text[..index].to_owned(), zone)
+        }
+        None => (text, zone),
+    };
+    SHAPES.iter().find_map(|shape| Pattern::parse(shape)?.read(&stamp, zone))
+}

@@ -1,0 +1,84 @@
+//! Time zones: names of the tz database and fixed offsets.
+
+use chrono::{DateTime, FixedOffset, MappedLocalTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+
+/// A time zone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Zone {
+    Utc,
+    Fixed(FixedOffset),
+    Named(Tz),
+}
+
+/// True if the text names a time zone.
+pub fn is_time_zone(text: &str) -> bool {
+    Zone::parse(text).is_some()
+}
+
+impl Zone {
+    /// "UTC", "America/Los_Angeles", "+01:00".
+    pub(crate) fn parse(text: &str) -> Option<Zone> {
+        if matches!(text, "UTC" | "Z" | "Etc/UTC" | "GMT" | "+00:00") {
+            return Some(Zone::Utc);
+        }
+        if let Some(offset) = parse_offset(text) {
+            return Some(Zone::Fixed(offset));
+        }
+        text.parse::<Tz>().ok().map(Zone::Named)
+    }
+
+    /// Wall-clock time of an instant.
+    pub(crate) fn local(self, ms: i64) -> Option<NaiveDateTime> {
+        let utc = DateTime::<Utc>::from_timestamp_millis(ms)?;
+        Some(match self {
+            Zone::Utc => utc.naive_utc(),
+            Zone::Fixed(offset) => utc.with_timezone(&offset).naive_local(),
+            Zone::Named(zone) => utc.with_timezone(&zone).naive_local(),
+        })
+    }
+
+    /// Instant of a wall-clock time: the earlier of two, and after a gap when there is none.
+    pub(crate) fn instant(self, local: NaiveDateTime) -> Option<i64> {
+        match self {
+            Zone::Utc => Some(local.and_utc().timestamp_millis()),
+            Zone::Fixed(offset) => offset.from_local_datetime(&local).single().map(|time| time.timestamp_millis()),
+            Zone::Named(zone) => match zone.from_local_datetime(&local) {
+                MappedLocalTime::Single(time) | MappedLocalTime::Ambiguous(time, _) => Some(time.timestamp_millis()),
+                MappedLocalTime::None => {
+                    let later = local.checked_add_signed(TimeDelta::hours(1))?;
+                    zone.from_local_datetime(&later).earliest().map(|time| time.timestamp_millis())
+                }
+            },
+        }
+    }
+
+    /// Offset from UTC at an instant, in seconds.
+    pub(crate) fn offset_seconds(self, ms: i64) -> i32 {
+        match self {
+            Zone::Utc => 0,
+            Zone::Fixed(offset) => offset.local_minus_utc(),
+            Zone::Named(zone) => DateTime::<Utc>::from_timestamp_millis(ms)
+                .map_or(0, |utc| utc.with_timezone(&zone).offset().fix().local_minus_utc()),
+        }
+    }
+}
+
+/// "+01:00", "-0800", "+5".
+pub(crate) fn parse_offset(text: &str) -> Option<FixedOffset> {
+    let (sign, digits) = match text.as_bytes().first()? {
+        b'+' => (1, &text[1..]),
+        b'-' => (-1, &text[1..]),
+        _ => return None,
+    };
+    let (hours, minutes) = match digits.split_once(':') {
+        Some((hours, minutes)) => (hours, minutes),
+        None if digits.len() == 4 => digits.split_at(2),
+        None => (digits, "0"),
+    };
+    if hours.is_empty() || !hours.bytes().chain(minutes.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = hours.parse::<i32>().ok()? * 3600 + minutes.parse::<i32>().ok()? * 60;
+    FixedOffset::east_opt(sign * seconds)
+}

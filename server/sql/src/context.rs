@@ -1,0 +1,251 @@
+//! The query context: known keys are checked, unknown ones kept.
+
+use serde_json::{Map, Value};
+use trilith_proto::error::{ApiError, Category, Persona};
+
+/// A checked query context.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueryContext {
+    map: Map<String, Value>,
+}
+
+fn wrong(key: &str, value: &Value, expected: &str) -> ApiError {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    ApiError::invalid_input(format!(
+        "Query context key [{key}] must be {expected}, but it is {kind}: {value}"
+    ))
+}
+
+fn integer(key: &str, value: &Value) -> Result<i64, ApiError> {
+    let number = match value {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)),
+        Value::String(text) => {
+            let text = text.trim();
+            text.parse::<i64>().ok().or_else(|| {
+                let whole = text.trim_end_matches('0').strip_suffix('.')?;
+                whole.parse().ok()
+            })
+        }
+        _ => None,
+    };
+    number.ok_or_else(|| wrong(key, value, "an integer"))
+}
+
+fn boolean(key: &str, value: &Value) -> Result<bool, ApiError> {
+    match value {
+        Value::Bool(value) => Ok(*value),
+        Value::String(text) => Ok(text.eq_ignore_ascii_case("true")),
+        _ => Err(wrong(key, value, "a boolean")),
+    }
+}
+
+const INTEGERS: &[(&str, i64)] = &[
+    ("maxNumTasks", i64::MIN),
+    ("maxParseExceptions", -1),
+    ("rowsPerSegment", 1),
+    ("rowsPerPage", 1),
+    ("maxRowsInMemory", 1),
+    ("timeout", 0),
+    ("sqlOuterLimit", 0),
+    ("priority", i64::MIN),
+    ("maxFrameSize", 1),
+    ("maxNumSegments", 1),
+];
+
+const BOOLEANS: &[&str] = &[
+    "finalizeAggregations",
+    "groupByEnableMultiValueUnnesting",
+    "useApproximateCountDistinct",
+    "failOnEmptyInsert",
+    "removeNullBytes",
+    "forceSegmentSortByTime",
+    "durableShuffleStorage",
+    "faultTolerance",
+    "sqlStringifyArrays",
+    "waitUntilSegmentsLoad",
+    "includeAllCounters",
+];
+
+/// Key, allowed values, and whether their case matters.
+const CHOICES: &[(&str, &[&str], bool)] = &[
+    ("taskAssignment", &["max", "auto"], false),
+    ("mode", &["strict", "nonStrict"], false),
+    ("arrayIngestMode", &["array", "mvd"], false),
+    ("sqlJoinAlgorithm", &["broadcast", "sortMerge"], true),
+    ("selectDestination", &["taskReport", "durableStorage"], false),
+];
+
+impl QueryContext {
+    /// Checks the type of every known key.
+    pub fn parse(map: Map<String, Value>) -> Result<QueryContext, ApiError> {
+        for (key, least) in INTEGERS {
+            if let Some(value) = map.get(*key).filter(|value| !value.is_null()) {
+                let number = integer(key, value)?;
+                if number < *least {
+                    return Err(ApiError::invalid_input(format!(
+                        "Query context key [{key}] must be at least [{least}], but it is [{number}]"
+                    )));
+                }
+            }
+        }
+        for key in BOOLEANS {
+            if let Some(value) = map.get(*key).filter(|value| !value.is_null()) {
+                boolean(key, value)?;
+            }
+        }
+        for (key, choices, exact) in CHOICES {
+            let Some(value) = map.get(*key).filter(|value| !value.is_null()) else { continue };
+            let text = value.as_str().ok_or_else(|| wrong(key, value, "a string"))?;
+            let known =
+                choices.iter().any(|choice| if *exact { *choice == text } else { choice.eq_ignore_ascii_case(text) });
+            if !known {
+                return Err(ApiError::invalid_input(format!(
+                    "Query context key [{key}] must be one of {choices:?}, but it is [{text}]"
+                )));
+            }
+        }
+        let context = QueryContext { map };
+        let tasks = context.integer("maxNumTasks", 2);
+        if tasks < 2 {
+            return Err(ApiError::new(
+                Category::InvalidInput,
+                Persona::User,
+                "invalidInput",
+                format!("MSQ context maxNumTasks [{tasks}] cannot be less than 2, since at least 1 controller and 1 worker is necessary"),
+            ));
+        }
+        context.zone()?;
+        if let Some(value) = context.map.get("sqlQueryId") {
+            let id = value.as_str().ok_or_else(|| wrong("sqlQueryId", value, "a string"))?;
+            let bad = id.is_empty() || id.starts_with('.') || id.contains(['/', '\\']) || id.chars().any(char::is_control);
+            if bad {
+                return Err(ApiError::invalid_input(format!(
+                    "sqlQueryId [{id}] must not be empty, start with '.', or contain '/', '\\' or control characters"
+                )));
+            }
+        }
+        Ok(context)
+    }
+
+    fn integer(&self, key: &str, default: i64) -> i64 {
+        self.map.get(key).and_then(|value| integer(key, value).ok()).unwrap_or(default)
+    }
+
+    fn boolean(&self, key: &str, default: bool) -> bool {
+        self.map.get(key).and_then(|value| boolean(key, value).ok()).unwrap_or(default)
+    }
+
+    fn choice(&self, key: &str, choice: &str) -> bool {
+        self.map.get(key).and_then(Value::as_str).is_some_and(|text| text.eq_ignore_ascii_case(choice))
+    }
+
+    fn zone(&self) -> Result<String, ApiError> {
+        match self.map.get("sqlTimeZone") {
+            None | Some(Value::Null) => Ok("UTC".to_owned()),
+            Some(Value::String(zone)) if trilith_functions::is_time_zone(zone) => Ok(zone.clone()),
+            Some(Value::String(zone)) => Err(ApiError::invalid_input(format!(
+                "Query context key [sqlTimeZone]: [{zone}] is not a time zone; use a name such as America/Los_Angeles or an offset such as +01:00"
+            ))),
+            Some(other) => Err(wrong("sqlTimeZone", other, "a string")),
+        }
+    }
+
+    /// Every key as it was given.
+    pub fn map(&self) -> &Map<String, Value> {
+        &self.map
+    }
+
+    /// `maxNumTasks`: controller and workers, at least 2.
+    pub fn max_num_tasks(&self) -> u32 {
+        u32::try_from(self.integer("maxNumTasks", 2)).unwrap_or(u32::MAX)
+    }
+
+    /// `taskAssignment` is `auto`.
+    pub fn auto_assignment(&self) -> bool {
+        self.choice("taskAssignment", "auto")
+    }
+
+    /// `rowsPerSegment`.
+    pub fn rows_per_segment(&self) -> u64 {
+        self.integer("rowsPerSegment", 3_000_000) as u64
+    }
+
+    /// `maxParseExceptions`, whose default is 0 in strict and -1 in nonStrict mode.
+    pub fn max_parse_exceptions(&self) -> i64 {
+        let default = if self.choice("mode", "nonStrict") { -1 } else { 0 };
+        self.integer("maxParseExceptions", default)
+    }
+
+    /// `sqlTimeZone`.
+    pub fn sql_time_zone(&self) -> String {
+        self.zone().unwrap_or_else(|_| "UTC".to_owned())
+    }
+
+    /// `timeout` in milliseconds; none when absent or 0.
+    pub fn timeout_ms(&self) -> Option<u64> {
+        u64::try_from(self.integer("timeout", 0)).ok().filter(|timeout| *timeout > 0)
+    }
+
+    /// `arrayIngestMode` is `mvd`.
+    pub fn arrays_as_multi_values(&self) -> bool {
+        self.choice("arrayIngestMode", "mvd")
+    }
+
+    /// `finalizeAggregations`.
+    pub fn finalize_aggregations(&self) -> bool {
+        self.boolean("finalizeAggregations", true)
+    }
+
+    /// `sqlJoinAlgorithm` is `sortMerge`.
+    pub fn sort_merge_join(&self) -> bool {
+        self.choice("sqlJoinAlgorithm", "sortMerge")
+    }
+
+    /// `sqlOuterLimit`.
+    pub fn sql_outer_limit(&self) -> Option<u64> {
+        self.map.get("sqlOuterLimit").filter(|value| !value.is_null()).map(|_| self.integer("sqlOuterLimit", 0) as u64)
+    }
+
+    /// `useApproximateCountDistinct`.
+    pub fn approximate_count_distinct(&self) -> bool {
+        self.boolean("useApproximateCountDistinct", true)
+    }
+
+    /// `priority` of locks.
+    pub fn priority(&self) -> i32 {
+        self.integer("priority", 50) as i32
+    }
+
+    /// `failOnEmptyInsert`.
+    pub fn fail_on_empty_insert(&self) -> bool {
+        self.boolean("failOnEmptyInsert", false)
+    }
+
+    /// `removeNullBytes`.
+    pub fn remove_null_bytes(&self) -> bool {
+        self.boolean("removeNullBytes", false)
+    }
+
+    /// `maxFrameSize` in bytes: also the largest row.
+    pub fn max_frame_size(&self) -> u64 {
+        self.integer("maxFrameSize", 1_000_000) as u64
+    }
+
+    /// `forceSegmentSortByTime`.
+    pub fn force_segment_sort_by_time(&self) -> bool {
+        self.boolean("forceSegmentSortByTime", true)
+    }
+
+    /// `sqlQueryId`, or a new id.
+    pub fn query_id(&self) -> String {
+        let given = self.map.get("sqlQueryId").and_then(Value::as_str);
+        given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+    }
+}

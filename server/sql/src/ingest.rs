@@ -1,0 +1,292 @@
+//! Rules of INSERT and REPLACE, and what they mean for segments.
+
+use arrow::datatypes::{DataType, TimeUnit};
+use sqlparser::ast::{Expr, GroupByExpr, Ident, LimitClause, OrderByExpr, Query, SelectItem, SetExpr, Value};
+use trilith_proto::error::ApiError;
+use trilith_proto::interval::{ETERNITY, Granularity, Interval};
+
+use crate::context::QueryContext;
+use crate::error::validation;
+use crate::names::{Names, outer_select};
+use crate::partitioning::overwrite_intervals;
+use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup, SegmentSort};
+use crate::statement::{Overwrite, Target};
+
+/// Columns that only carry CLUSTERED BY expressions.
+const HIDDEN: &str = "__cluster_";
+const RESERVED: &[&str] = &["__boost", "__bucket"];
+
+/// An INSERT or REPLACE before its query is planned.
+pub(crate) struct Draft {
+    pub operation: &'static str,
+    datasource: String,
+    granularity: Granularity,
+    overwrite: Option<Vec<Interval>>,
+    keys: Vec<Key>,
+    metrics: Vec<(String, &'static str)>,
+    rolls_up: bool,
+    query_granularity: Option<Granularity>,
+    hidden: usize,
+}
+
+enum Key {
+    Ordinal(usize),
+    Name(String),
+    Hidden(usize),
+}
+
+/// Checks the query and appends hidden columns to it.
+pub(crate) fn draft(
+    target: Target,
+    query: &mut Query,
+    names: &Names,
+    partitioned_by: Option<Granularity>,
+    clustered_by: &[OrderByExpr],
+    context: &QueryContext,
+) -> Result<Draft, ApiError> {
+    let operation = if target.overwrite.is_some() { "REPLACE" } else { "INSERT" };
+    let granularity = partitioned_by.ok_or_else(|| {
+        validation(format!(
+            "Operation [{operation}] requires a PARTITIONED BY to be explicitly defined, but none was found."
+        ))
+    })?;
+    check_query(operation, query, granularity, context)?;
+    if let Some(name) = names.unnamed.first() {
+        return Err(validation(format!(
+            "Insertion requires columns to be named, but generated column name[{name}] was found; \
+             use the AS keyword to give the expression a name"
+        )));
+    }
+    if let Some(name) = names.duplicates.first() {
+        return Err(validation(format!("Duplicate field in SELECT: [{name}]")));
+    }
+    let overwrite = match &target.overwrite {
+        None => None,
+        Some(Overwrite::All) => Some(vec![ETERNITY]),
+        Some(Overwrite::Where(condition)) => {
+            Some(overwrite_intervals(condition, granularity, &context.sql_time_zone())?)
+        }
+    };
+    let mut draft = Draft {
+        operation,
+        datasource: target.datasource,
+        granularity,
+        overwrite,
+        keys: Vec::new(),
+        metrics: Vec::new(),
+        rolls_up: false,
+        query_granularity: None,
+        hidden: 0,
+    };
+    draft.rollup(query, context);
+    draft.keys(query, clustered_by)?;
+    Ok(draft)
+}
+
+fn check_query(
+    operation: &str,
+    query: &Query,
+    granularity: Granularity,
+    context: &QueryContext,
+) -> Result<(), ApiError> {
+    if query.order_by.is_some() {
+        return Err(validation(format!(
+            "Cannot use an ORDER BY clause on a Query of type [{operation}], use CLUSTERED BY instead"
+        )));
+    }
+    let (limit, offset) = match &query.limit_clause {
+        Some(LimitClause::LimitOffset { limit, offset, .. }) => (limit.is_some(), offset.is_some()),
+        Some(LimitClause::OffsetCommaLimit { .. }) => (true, true),
+        None => (false, false),
+    };
+    if offset {
+        return Err(validation(format!("Cannot use an OFFSET clause on a Query of type [{operation}]")));
+    }
+    if (limit || query.fetch.is_some()) && granularity != Granularity::All {
+        return Err(validation(format!(
+            "{operation} queries with a LIMIT clause must use PARTITIONED BY ALL"
+        )));
+    }
+    if context.sql_outer_limit().is_some() {
+        return Err(validation(format!("Context parameter [sqlOuterLimit] cannot be provided on operator [{operation}]")));
+    }
+    Ok(())
+}
+
+impl Draft {
+    /// A GROUP BY whose aggregates are kept in combinable form.
+    fn rollup(&mut self, query: &mut Query, context: &QueryContext) {
+        if context.finalize_aggregations() {
+            return;
+        }
+        let SetExpr::Select(select) = query.body.as_ref() else { return };
+        let grouped = match &select.group_by {
+            GroupByExpr::All(_) => true,
+            GroupByExpr::Expressions(exprs, _) => !exprs.is_empty(),
+        };
+        if !grouped {
+            return;
+        }
+        self.rolls_up = true;
+        for item in &select.projection {
+            let SelectItem::ExprWithAlias { expr: Expr::Function(function), alias } = item else { continue };
+            let combine = match function.name.to_string().to_ascii_uppercase().as_str() {
+                "COUNT" | "SUM" => "Sum",
+                "MIN" => "Min",
+                "MAX" => "Max",
+                "TIME_FLOOR" if alias.value == "__time" => {
+                    self.query_granularity = period_argument(function);
+                    continue;
+                }
+                _ => continue,
+            };
+            self.metrics.push((alias.value.clone(), combine));
+        }
+    }
+
+    fn keys(&mut self, query: &mut Query, clustered_by: &[OrderByExpr]) -> Result<(), ApiError> {
+        for key in clustered_by {
+            let resolved = match &key.expr {
+                Expr::Value(value) => match &value.value {
+                    Value::Number(number, _) => match number.parse::<usize>() {
+                        Ok(ordinal) if ordinal > 0 => Key::Ordinal(ordinal - 1),
+                        _ => return Err(validation(format!("Ordinal [{number}] specified in the CLUSTERED BY clause is invalid. It must be a positive integer."))),
+                    },
+                    other => return Err(validation(format!("CLUSTERED BY needs a column, not the literal [{other}]"))),
+                },
+                Expr::Identifier(name) => Key::Name(name.value.clone()),
+                expr => {
+                    let expr = expr.clone();
+                    let Some(select) = plain_select(query) else {
+                        return Err(validation(format!("CLUSTERED BY expression [{expr}] needs a plain SELECT; name the expression there and use its alias")));
+                    };
+                    let same = select.projection.iter().find_map(|item| match item {
+                        SelectItem::ExprWithAlias { expr: selected, alias } if *selected == expr => {
+                            Some(alias.value.clone())
+                        }
+                        _ => None,
+                    });
+                    match same {
+                        Some(name) => Key::Name(name),
+                        None => {
+                            let alias = Ident::with_quote('"', format!("{HIDDEN}{}", self.hidden));
+                            select.projection.push(SelectItem::ExprWithAlias { expr, alias });
+                            self.hidden += 1;
+                            Key::Hidden(self.hidden - 1)
+                        }
+                    }
+                }
+            };
+            self.keys.push(resolved);
+        }
+        Ok(())
+    }
+
+    /// Columns of the query that are not stored.
+    pub(crate) fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// The finished ingestion, once the columns are known (hidden ones excluded).
+    pub(crate) fn finish(
+        self,
+        columns: &[OutputColumn],
+        types: &[DataType],
+        context: &QueryContext,
+    ) -> Result<Ingest, ApiError> {
+        if let Some(column) = columns.iter().find(|column| RESERVED.contains(&column.name.as_str())) {
+            return Err(validation(format!(
+                "Column name [{}] is reserved; give the column another name with AS",
+                column.name
+            )));
+        }
+        let time_column = columns.iter().position(|column| column.name == "__time");
+        match time_column {
+            Some(index) => {
+                let is_time = matches!(types.get(index), Some(DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Timestamp(_, _)));
+                let is_null = types.get(index) == Some(&DataType::Null);
+                if !is_time && !is_null {
+                    let sql_type = &columns[index].sql_type;
+                    return Err(validation(format!(
+                        "Field[__time] was the wrong type[{sql_type}], expected TIMESTAMP"
+                    )));
+                }
+            }
+            None if self.granularity != Granularity::All => {
+                return Err(validation(format!(
+                    "The granularity [{}] specified in the PARTITIONED BY clause of the {} query is different from ALL, so the query must select a column named __time",
+                    self.granularity.name(),
+                    self.operation
+                )));
+            }
+            None => {}
+        }
+        let mut clustered_by = Vec::with_capacity(self.keys.len());
+        for (place, key) in self.keys.iter().enumerate() {
+            let column = match key {
+                Key::Ordinal(index) => {
+                    let known = (*index < columns.len()).then_some(*index);
+                    known.ok_or_else(|| validation(format!(
+                        "Ordinal [{}] specified in the CLUSTERED BY clause is invalid. It must be between 1 and {}",
+                        index + 1,
+                        columns.len()
+                    )))?
+                }
+                Key::Name(name) => columns
+                    .iter()
+                    .position(|column| column.name == *name)
+                    .ok_or_else(|| validation(format!("Column '{name}' not found in any table")))?,
+                Key::Hidden(index) => columns.len() + index,
+            };
+            if Some(column) == time_column && place > 0 && context.force_segment_sort_by_time() {
+                return Err(validation("Sort order (CLUSTERED BY) cannot include [__time] in position [".to_owned() + &place.to_string() + "] unless context parameter [forceSegmentSortByTime] is set to false"));
+            }
+            let output_name = columns.get(column).map(|column| column.name.clone());
+            clustered_by.push(ClusterKey { column, output_name });
+        }
+        let rollup = self.rolls_up.then(|| Rollup {
+            metrics: self
+                .metrics
+                .iter()
+                .filter_map(|(name, combine)| {
+                    let column = columns.iter().find(|column| column.name == *name)?;
+                    let kind = column.column_type.to_string().to_ascii_lowercase();
+                    Some((name.clone(), format!("{kind}{combine}")))
+                })
+                .collect(),
+            query_granularity: self.query_granularity.map_or("NONE", Granularity::name).to_owned(),
+        });
+        Ok(Ingest {
+            datasource: self.datasource,
+            granularity: self.granularity,
+            overwrite: self.overwrite,
+            time_column,
+            clustered_by,
+            hidden_columns: self.hidden,
+            rollup,
+            rows_per_segment: context.rows_per_segment(),
+            segment_sort: SegmentSort { force_by_time: context.force_segment_sort_by_time() },
+        })
+    }
+}
+
+/// The one select of a query without set operations.
+fn plain_select(query: &mut Query) -> Option<&mut sqlparser::ast::Select> {
+    match query.body.as_ref() {
+        SetExpr::Select(select) if select.distinct.is_none() => outer_select(&mut query.body),
+        _ => None,
+    }
+}
+
+/// The period of TIME_FLOOR, as it was rewritten.
+fn period_argument(function: &sqlparser::ast::Function) -> Option<Granularity> {
+    use sqlparser::ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.get(1)? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => match &value.value {
+            Value::SingleQuotedString(period) => Granularity::from_period(period),
+            _ => None,
+        },
+        _ => None,
+    }
+}

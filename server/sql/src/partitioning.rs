@@ -1,0 +1,232 @@
+//! PARTITIONED BY, CLUSTERED BY and OVERWRITE WHERE.
+
+use sqlparser::ast::{BinaryOperator, Expr, OrderByExpr, UnaryOperator};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
+use trilith_proto::error::ApiError;
+use trilith_proto::interval::{ETERNITY, Granularity, Interval};
+
+use crate::error::{parse_error, validation};
+use crate::rewrite::timestamp_literal;
+use crate::statement::Tokens;
+
+/// Reads the clauses behind the query.
+pub(crate) fn tail(
+    tail: Vec<TokenWithSpan>,
+    ingests: bool,
+) -> Result<(Option<Granularity>, Vec<OrderByExpr>), ApiError> {
+    if tail.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let mut tokens = Tokens::from(tail);
+    if !ingests {
+        return Err(tokens.expected("<EOF>"));
+    }
+    let granularity = if tokens.word("PARTITIONED") {
+        tokens.word("BY");
+        Some(granularity(&mut tokens)?)
+    } else {
+        None
+    };
+    if tokens.peek().is_none() {
+        return Ok((granularity, Vec::new()));
+    }
+    if !(tokens.word("CLUSTERED") && tokens.word("BY")) {
+        return Err(tokens.expected("CLUSTERED BY"));
+    }
+    if granularity.is_none() {
+        return Err(validation("CLUSTERED BY found before PARTITIONED BY, CLUSTERED BY must come after the PARTITIONED BY clause"));
+    }
+    let span = tokens.span();
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.rest());
+    let keys = parser
+        .parse_comma_separated(Parser::parse_order_by_expr)
+        .map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        return Err(crate::error::at(format!("Received an unexpected token [{}], expected [<EOF>]", rest.token), rest.span));
+    }
+    if let Some(key) = keys.iter().find(|key| key.options.asc == Some(false)) {
+        return Err(validation(format!(
+            "Invalid CLUSTERED BY clause [`{}` DESC]: cannot sort in descending order.",
+            key.expr.to_string().trim_matches('"')
+        )));
+    }
+    Ok((granularity, keys))
+}
+
+fn invalid(text: &str) -> ApiError {
+    validation(format!(
+        "Invalid granularity[{text}] specified after PARTITIONED BY clause. Expected 'SECOND', 'MINUTE', 'FIVE_MINUTE', 'TEN_MINUTE', 'FIFTEEN_MINUTE', 'THIRTY_MINUTE', 'HOUR', 'SIX_HOUR', 'EIGHT_HOUR', 'DAY', 'MONTH', 'QUARTER', 'YEAR', 'ALL', ALL TIME, FLOOR() or TIME_FLOOR()"
+    ))
+}
+
+/// By name ("DAY") or ISO period ("P1D").
+fn named(text: &str) -> Result<Granularity, ApiError> {
+    let upper = text.to_ascii_uppercase();
+    Granularity::from_name(&upper).or_else(|| Granularity::from_period(&upper)).ok_or_else(|| invalid(text))
+}
+
+fn granularity(tokens: &mut Tokens) -> Result<Granularity, ApiError> {
+    if tokens.word("ALL") {
+        tokens.word("TIME");
+        return Ok(Granularity::All);
+    }
+    if tokens.word("FLOOR") {
+        time_argument(tokens, "FLOOR")?;
+        if !tokens.word("TO") {
+            return Err(tokens.expected("TO"));
+        }
+        let unit = match tokens.next().map(|token| token.token) {
+            Some(Token::Word(word)) => word.value,
+            _ => return Err(tokens.expected("a time unit")),
+        };
+        return close(tokens, named(&unit)?);
+    }
+    if tokens.word("TIME_FLOOR") {
+        time_argument(tokens, "TIME_FLOOR")?;
+        if !tokens.token(&Token::Comma) {
+            return Err(tokens.expected(","));
+        }
+        let period = match tokens.next().map(|token| token.token) {
+            Some(Token::SingleQuotedString(period)) => period,
+            _ => return Err(validation("Second argument to TIME_FLOOR in PARTITIONED BY clause must be a period like 'PT1H'")),
+        };
+        let granularity = Granularity::from_period(&period).ok_or_else(|| invalid(&period))?;
+        return close(tokens, granularity);
+    }
+    match tokens.next().map(|token| token.token) {
+        Some(Token::Word(word)) => named(&word.value),
+        Some(Token::SingleQuotedString(text)) => named(&text),
+        Some(other) => Err(invalid(&other.to_string())),
+        None => Err(tokens.expected("a granularity")),
+    }
+}
+
+fn time_argument(tokens: &mut Tokens, function: &str) -> Result<(), ApiError> {
+    if !tokens.token(&Token::LParen) {
+        return Err(tokens.expected("("));
+    }
+    match tokens.next().map(|token| token.token) {
+        Some(Token::Word(word)) if word.value == "__time" => Ok(()),
+        _ => Err(validation(format!(
+            "The first argument to {function} in PARTITIONED BY clause must be __time"
+        ))),
+    }
+}
+
+fn close(tokens: &mut Tokens, granularity: Granularity) -> Result<Granularity, ApiError> {
+    if tokens.token(&Token::RParen) { Ok(granularity) } else { Err(tokens.expected(")")) }
+}
+
+/// Intervals of OVERWRITE WHERE, sorted and disjoint.
+pub(crate) fn overwrite_intervals(
+    condition: &Expr,
+    granularity: Granularity,
+    zone: &str,
+) -> Result<Vec<Interval>, ApiError> {
+    let intervals = intervals(condition, zone)?;
+    if intervals.is_empty() {
+        return Err(validation("The OVERWRITE WHERE clause [".to_owned() + &condition.to_string() + "] produced no time intervals, are the bounds overly restrictive?"));
+    }
+    let aligned = |interval: &Interval| match granularity {
+        Granularity::All => *interval == ETERNITY,
+        _ => {
+            let at_start = |ms: i64| granularity.bucket_start(ms) == ms;
+            (interval.start_ms == ETERNITY.start_ms || at_start(interval.start_ms))
+                && (interval.end_ms == ETERNITY.end_ms || at_start(interval.end_ms))
+        }
+    };
+    if let Some(bad) = intervals.iter().find(|interval| !aligned(interval)) {
+        return Err(validation(format!(
+            "OVERWRITE WHERE clause identified interval [{bad}] which is not aligned with PARTITIONED BY granularity [{}]",
+            granularity.name()
+        )));
+    }
+    Ok(intervals)
+}
+
+fn only_time() -> ApiError {
+    validation("OVERWRITE WHERE clause only supports filtering on the __time column with TIMESTAMP literals and >, >=, <, <=, BETWEEN, AND, OR, NOT")
+}
+
+fn intervals(condition: &Expr, zone: &str) -> Result<Vec<Interval>, ApiError> {
+    match condition {
+        Expr::Nested(inner) => intervals(inner, zone),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => Ok(complement(intervals(expr, zone)?)),
+        Expr::Between { expr, negated, low, high } => {
+            is_time(expr)?;
+            let (low, high) = (literal(low, zone)?, literal(high, zone)?);
+            let inside: Vec<Interval> = Some(Interval::new(low, high + 1)).filter(|i| !i.is_empty()).into_iter().collect();
+            Ok(if *negated { complement(inside) } else { inside })
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            Ok(intersection(&intervals(left, zone)?, &intervals(right, zone)?))
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Or, right } => {
+            let mut all = intervals(left, zone)?;
+            all.extend(intervals(right, zone)?);
+            Ok(union(all))
+        }
+        Expr::BinaryOp { left, op, right } => {
+            is_time(left)?;
+            let ms = literal(right, zone)?;
+            let interval = match op {
+                BinaryOperator::Gt => Interval::new(ms + 1, ETERNITY.end_ms),
+                BinaryOperator::GtEq => Interval::new(ms, ETERNITY.end_ms),
+                BinaryOperator::Lt => Interval::new(ETERNITY.start_ms, ms),
+                BinaryOperator::LtEq => Interval::new(ETERNITY.start_ms, ms + 1),
+                _ => return Err(only_time()),
+            };
+            Ok(vec![interval])
+        }
+        _ => Err(only_time()),
+    }
+}
+
+fn is_time(expr: &Expr) -> Result<(), ApiError> {
+    match expr {
+        Expr::Identifier(name) if name.value == "__time" => Ok(()),
+        _ => Err(only_time()),
+    }
+}
+
+fn literal(expr: &Expr, zone: &str) -> Result<i64, ApiError> {
+    match expr {
+        Expr::TypedString(literal) => timestamp_literal(literal, zone),
+        _ => Err(only_time()),
+    }
+}
+
+fn union(mut intervals: Vec<Interval>) -> Vec<Interval> {
+    intervals.sort();
+    let mut merged: Vec<Interval> = Vec::new();
+    for interval in intervals {
+        match merged.last_mut() {
+            Some(last) if interval.start_ms <= last.end_ms => last.end_ms = last.end_ms.max(interval.end_ms),
+            _ => merged.push(interval),
+        }
+    }
+    merged
+}
+
+fn intersection(left: &[Interval], right: &[Interval]) -> Vec<Interval> {
+    union(left.iter().flat_map(|a| right.iter().filter_map(|b| a.intersect(b))).filter(|i| !i.is_empty()).collect())
+}
+
+fn complement(intervals: Vec<Interval>) -> Vec<Interval> {
+    let mut rest = Vec::new();
+    let mut start_ms = ETERNITY.start_ms;
+    for interval in union(intervals) {
+        if start_ms < interval.start_ms {
+            rest.push(Interval::new(start_ms, interval.start_ms));
+        }
+        start_ms = interval.end_ms;
+    }
+    if start_ms < ETERNITY.end_ms {
+        rest.push(Interval::new(start_ms, ETERNITY.end_ms));
+    }
+    rest
+}

@@ -1,0 +1,392 @@
+//! From SQL text to a checked, optimised logical plan.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::planner::{NullOrdering, ParserOptions, SqlToRel};
+use serde_json::{Map, Value, json};
+use sqlparser::ast::{Query, Statement as Ast};
+use trilith_proto::column::{self, ColumnType};
+use trilith_proto::error::ApiError;
+use trilith_proto::interval::{ETERNITY, Granularity, Interval};
+
+use crate::catalog::{Catalog, ExternCall};
+use crate::context::QueryContext;
+use crate::error::{at, planning, validation};
+use crate::extern_call::PLACEHOLDER;
+use crate::ingest;
+use crate::names;
+use crate::provider::{Provider, qualified};
+use crate::rewrite;
+use crate::statement::{self, Parts};
+
+/// A statement as it is submitted.
+#[derive(Debug, Clone, Default)]
+pub struct Statement {
+    /// Text.
+    pub sql: String,
+    /// Query context.
+    pub context: Map<String, Value>,
+    /// Values of `?`, in order.
+    pub parameters: Vec<SqlParameter>,
+}
+
+/// The value of a `?`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SqlParameter {
+    /// "VARCHAR", "BIGINT", …
+    pub sql_type: String,
+    /// As JSON.
+    pub value: Value,
+}
+
+/// Who will run the statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// As a task, in stages. No system tables.
+    Task,
+    /// At once, in one process. No INSERT or REPLACE.
+    Native,
+}
+
+/// What kind of statement it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatementKind {
+    /// Returns rows.
+    Select,
+    /// Appends rows.
+    Insert,
+    /// Replaces rows.
+    Replace,
+}
+
+/// An output column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputColumn {
+    /// Name.
+    pub name: String,
+    /// Druid's native type.
+    pub column_type: ColumnType,
+    /// "VARCHAR", "BIGINT", "TIMESTAMP", …
+    pub sql_type: String,
+}
+
+/// A key of CLUSTERED BY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterKey {
+    /// Column of the plan's output; hidden ones come last.
+    pub column: usize,
+    /// Stored name; none if hidden.
+    pub output_name: Option<String>,
+}
+
+/// Aggregates that later rollups can combine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollup {
+    /// Column and Druid's combining aggregator ("longSum").
+    pub metrics: Vec<(String, String)>,
+    /// "HOUR", or "NONE".
+    pub query_granularity: String,
+}
+
+/// How rows are ordered inside a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentSort {
+    /// `__time` comes first.
+    pub force_by_time: bool,
+}
+
+/// What INSERT and REPLACE write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ingest {
+    /// Target.
+    pub datasource: String,
+    /// PARTITIONED BY.
+    pub granularity: Granularity,
+    /// None appends; eternity replaces everything.
+    pub overwrite: Option<Vec<Interval>>,
+    /// Column of the plan's output that becomes `__time`; none means the epoch.
+    pub time_column: Option<usize>,
+    /// CLUSTERED BY.
+    pub clustered_by: Vec<ClusterKey>,
+    /// Trailing output columns that only carry CLUSTERED BY expressions.
+    pub hidden_columns: usize,
+    /// Aggregates are kept combinable.
+    pub rollup: Option<Rollup>,
+    /// `rowsPerSegment`.
+    pub rows_per_segment: u64,
+    /// Order inside a segment.
+    pub segment_sort: SegmentSort,
+}
+
+/// A planned statement.
+pub struct Planned {
+    /// What it is.
+    pub kind: StatementKind,
+    /// EXPLAIN PLAN FOR.
+    pub explain: bool,
+    /// Optimised plan.
+    pub plan: LogicalPlan,
+    /// Functions and settings for physical planning.
+    pub state: SessionState,
+    /// Output columns, hidden ones excluded.
+    pub columns: Vec<OutputColumn>,
+    /// INSERT and REPLACE only.
+    pub ingest: Option<Ingest>,
+    /// Query context, SET included.
+    pub context: QueryContext,
+    /// Tables read and written: name and kind, by name.
+    pub resources: Vec<(String, &'static str)>,
+    /// SQL, passwords masked.
+    pub sql: String,
+    /// `sqlQueryId`, or a new one.
+    pub query_id: String,
+}
+
+impl Planned {
+    /// RESOURCES of EXPLAIN.
+    pub fn resources_json(&self) -> Value {
+        self.resources.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect()
+    }
+
+    /// ATTRIBUTES of EXPLAIN.
+    pub fn attributes_json(&self) -> Value {
+        let mut attributes = Map::new();
+        let kind = match self.kind {
+            StatementKind::Select => "SELECT",
+            StatementKind::Insert => "INSERT",
+            StatementKind::Replace => "REPLACE",
+        };
+        attributes.insert("statementType".to_owned(), json!(kind));
+        if let Some(ingest) = &self.ingest {
+            attributes.insert("targetDataSource".to_owned(), json!(ingest.datasource));
+            attributes.insert("partitionedBy".to_owned(), ingest.granularity.to_json());
+            if !ingest.clustered_by.is_empty() {
+                let names: Vec<_> =
+                    ingest.clustered_by.iter().filter_map(|key| key.output_name.clone()).collect();
+                attributes.insert("clusteredBy".to_owned(), json!(names));
+            }
+            if let Some(intervals) = &ingest.overwrite {
+                let chunks = if intervals.as_slice() == [ETERNITY] {
+                    "all".to_owned()
+                } else {
+                    intervals.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+                };
+                attributes.insert("replaceTimeChunks".to_owned(), json!(chunks));
+            }
+        }
+        Value::Object(attributes)
+    }
+}
+
+/// Parses, checks and plans a statement. Reads no data.
+pub fn plan(
+    statement: Statement,
+    engine: Engine,
+    catalog: Arc<dyn Catalog>,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<Planned, ApiError> {
+    let Parts { settings, explain, target, mut query, externs, partitioned_by, clustered_by } =
+        statement::parse(&statement.sql)?;
+    let mut context = statement.context;
+    context.extend(settings);
+    let context = QueryContext::parse(context)?;
+    let query_id = context.query_id();
+    let kind = match &target {
+        None => StatementKind::Select,
+        Some(target) if target.overwrite.is_none() => StatementKind::Insert,
+        Some(_) => StatementKind::Replace,
+    };
+    if engine == Engine::Native && kind != StatementKind::Select {
+        let name = if kind == StatementKind::Insert { "INSERT" } else { "REPLACE" };
+        return Err(validation(format!(
+            "{name} operations are not supported by requested SQL engine [native], consider using MSQ."
+        )));
+    }
+    let values: Vec<Value> = statement.parameters.iter().map(|parameter| parameter.value.clone()).collect();
+    let calls = externs.iter().map(|raw| raw.resolve(&values)).collect::<Result<Vec<_>, _>>()?;
+    let mut resources: Vec<(String, &'static str)> = Vec::new();
+    let tables = tables(&query, &calls, catalog.as_ref(), engine, &mut resources)?;
+    if let Some(target) = &target {
+        resources.push((target.datasource.clone(), "DATASOURCE"));
+    }
+    resources.sort();
+    resources.dedup();
+    let names = names::name_columns(&mut query, target.is_some());
+    let original = query.clone();
+    rewrite::rewrite(&mut query, &context, &statement.parameters, now_ms())?;
+    let draft = match target {
+        Some(target) => {
+            let mut keys = clustered_by;
+            rewrite_keys(&mut keys, &context)?;
+            Some(ingest::draft(target, &mut query, &names, partitioned_by, &keys, &context)?)
+        }
+        None => None,
+    };
+    let state = session(&context, engine, runtime)?;
+    let plan = logical_plan(*query, &original, &state, tables)?;
+    let plan = match context.sql_outer_limit() {
+        Some(limit) => LogicalPlanBuilder::from(plan)
+            .limit(0, Some(limit as usize))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(|error| planning(&error, |_| None))?,
+        None => plan,
+    };
+    let plan = state.optimize(&plan).map_err(|error| planning(&error, |name| names::find(&original, name)))?;
+    let hidden = draft.as_ref().map_or(0, ingest::Draft::hidden);
+    let fields = plan.schema().fields();
+    let visible = fields.len().saturating_sub(hidden);
+    let columns: Vec<OutputColumn> = fields
+        .iter()
+        .take(visible)
+        .map(|field| OutputColumn {
+            name: field.name().clone(),
+            column_type: column::of_field(field),
+            sql_type: column::sql_type(field),
+        })
+        .collect();
+    let types: Vec<_> = fields.iter().take(visible).map(|field| field.data_type().clone()).collect();
+    let ingest = draft.map(|draft| draft.finish(&columns, &types, &context)).transpose()?;
+    let sql = masked(&statement.sql);
+    Ok(Planned { kind, explain, plan, state, columns, ingest, context, resources, sql, query_id })
+}
+
+fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+/// CLUSTERED BY expressions get the same rewrites as the query, so that equal ones stay equal.
+fn rewrite_keys(keys: &mut [sqlparser::ast::OrderByExpr], context: &QueryContext) -> Result<(), ApiError> {
+    for key in keys {
+        let mut query = statement::parse("SELECT 1")?.query;
+        if let Some(select) = names::outer_select(&mut query.body) {
+            select.projection = vec![sqlparser::ast::SelectItem::UnnamedExpr(key.expr.clone())];
+        }
+        rewrite::rewrite(&mut query, context, &[], now_ms())?;
+        if let Some(select) = names::outer_select(&mut query.body)
+            && let Some(sqlparser::ast::SelectItem::UnnamedExpr(expr)) = select.projection.pop()
+        {
+            key.expr = expr;
+        }
+    }
+    Ok(())
+}
+
+type Tables = HashMap<(String, String), Arc<dyn TableProvider>>;
+
+/// Every table that the query names.
+fn tables(
+    query: &Query,
+    calls: &[ExternCall],
+    catalog: &dyn Catalog,
+    engine: Engine,
+    resources: &mut Vec<(String, &'static str)>,
+) -> Result<Tables, ApiError> {
+    let mut tables = Tables::new();
+    for (names, span) in names::relations(query) {
+        let written = names.join(".");
+        let (schema, name) = qualified(&names).ok_or_else(|| at(format!("Object '{written}' not found"), span))?;
+        if let Some(call) = extern_number(&name).and_then(|number| calls.get(number)) {
+            tables.insert((schema, name), catalog.external(call)?);
+            resources.push(("EXTERNAL".to_owned(), "EXTERNAL"));
+            continue;
+        }
+        if engine == Engine::Task && matches!(schema.as_str(), "sys" | "INFORMATION_SCHEMA") {
+            return Err(validation(format!(
+                "Cannot query table(s) [{schema}.{name}] with SQL engine [msq-task]"
+            )));
+        }
+        let missing = names.last().cloned().unwrap_or_default();
+        let table = catalog.table(&schema, &name).ok_or_else(|| {
+            let message = match names.len() {
+                1 => format!("Object '{missing}' not found"),
+                _ => format!("Object '{missing}' not found within '{}'", names[names.len() - 2]),
+            };
+            at(message, span)
+        })?;
+        if schema == "druid" {
+            resources.push((name.clone(), "DATASOURCE"));
+        }
+        tables.insert((schema, name), table);
+    }
+    Ok(tables)
+}
+
+fn extern_number(name: &str) -> Option<usize> {
+    name.strip_prefix(PLACEHOLDER)?.parse().ok()
+}
+
+/// Two planned partitions make DataFusion plan exchanges, which become stages; one keeps it in one piece.
+fn session(context: &QueryContext, engine: Engine, runtime: Arc<RuntimeEnv>) -> Result<SessionState, ApiError> {
+    let partitions = if engine == Engine::Task { 2 } else { 1 };
+    let mut config = SessionConfig::new().with_batch_size(8_192).with_target_partitions(partitions).with_round_robin_repartition(false);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.enable_ident_normalization = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    "nulls_min".clone_into(&mut options.sql_parser.default_null_ordering);
+    options.optimizer.prefer_hash_join = !context.sort_merge_join();
+    options.optimizer.prefer_existing_union = true;
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    options.optimizer.repartition_file_scans = false;
+    // One slot is one thread: rows are spread by stages, not inside a join.
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build();
+    trilith_functions::register(&mut state)
+        .map_err(|error| ApiError::internal(format!("functions cannot be registered: {error}")))?;
+    // Names that are equal except for case are the same function.
+    debug_assert!(state.udfs().contains("time_floor"));
+    Ok(state)
+}
+
+fn logical_plan(
+    query: Query,
+    original: &Query,
+    state: &SessionState,
+    tables: Tables,
+) -> Result<LogicalPlan, ApiError> {
+    let provider = Provider { state, tables };
+    let options = ParserOptions {
+        parse_float_as_decimal: false,
+        enable_ident_normalization: false,
+        support_varchar_with_length: true,
+        enable_options_value_normalization: false,
+        collect_spans: true,
+        map_string_types_to_utf8view: false,
+        default_null_ordering: NullOrdering::NullsMin,
+    };
+    let planner = SqlToRel::new_with_options(&provider, options);
+    planner
+        .sql_statement_to_plan(Ast::Query(Box::new(query)))
+        .map_err(|error| planning(&error, |name| names::find(original, name)))
+}
+
+/// Passwords of input sources do not belong into metadata and reports.
+fn masked(sql: &str) -> String {
+    const KEY: &str = "\"httpAuthenticationPassword\"";
+    let mut out = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(found) = rest.find(KEY) {
+        let (before, value) = rest.split_at(found + KEY.len());
+        out.push_str(before);
+        let end = value.find('"').and_then(|open| Some(open + 1 + value[open + 1..].find('"')?));
+        // A password that does not end hides the rest.
+        out.push_str(": \"<masked>\"");
+        rest = end.map_or("", |end| &value[end + 1..]);
+    }
+    out.push_str(rest);
+    out
+}

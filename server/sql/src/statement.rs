@@ -1,0 +1,314 @@
+//! Takes a statement apart: SET, EXPLAIN, INSERT or REPLACE, the query, PARTITIONED BY, CLUSTERED BY.
+
+use serde_json::{Map, Value};
+use sqlparser::ast::{Expr, OrderByExpr, Query};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use trilith_proto::error::ApiError;
+use trilith_proto::interval::Granularity;
+
+use crate::error::{at, not_a_query, parse_error, validation};
+use crate::extern_call::{self, RawExtern};
+use crate::partitioning;
+
+/// A statement in its parts.
+pub(crate) struct Parts {
+    pub settings: Map<String, Value>,
+    pub explain: bool,
+    pub target: Option<Target>,
+    pub query: Box<Query>,
+    pub externs: Vec<RawExtern>,
+    pub partitioned_by: Option<Granularity>,
+    pub clustered_by: Vec<OrderByExpr>,
+}
+
+/// Where rows go.
+pub(crate) struct Target {
+    pub datasource: String,
+    /// None for INSERT.
+    pub overwrite: Option<Overwrite>,
+}
+
+/// What a REPLACE removes.
+pub(crate) enum Overwrite {
+    All,
+    Where(Expr),
+}
+
+/// Tokens that mean something, with a cursor.
+pub(crate) struct Tokens {
+    tokens: Vec<TokenWithSpan>,
+    at: usize,
+}
+
+impl Tokens {
+    fn new(sql: &str) -> Result<Tokens, ApiError> {
+        let dialect = GenericDialect {};
+        let tokens = Tokenizer::new(&dialect, sql)
+            .tokenize_with_location()
+            .map_err(|error| parse_error(&error.into(), (1, 1)))?;
+        let tokens = tokens
+            .into_iter()
+            .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
+            .collect();
+        Ok(Tokens { tokens, at: 0 })
+    }
+
+    pub(crate) fn from(tokens: Vec<TokenWithSpan>) -> Tokens {
+        Tokens { tokens, at: 0 }
+    }
+
+    pub(crate) fn peek(&self) -> Option<&TokenWithSpan> {
+        self.tokens.get(self.at)
+    }
+
+    pub(crate) fn next(&mut self) -> Option<TokenWithSpan> {
+        let token = self.tokens.get(self.at).cloned();
+        self.at += usize::from(token.is_some());
+        token
+    }
+
+    pub(crate) fn rest(&mut self) -> Vec<TokenWithSpan> {
+        let rest = self.tokens.split_off(self.at.min(self.tokens.len()));
+        self.at = self.tokens.len();
+        rest
+    }
+
+    /// True, and past it, if the next token is this unquoted word.
+    pub(crate) fn word(&mut self, word: &str) -> bool {
+        let found = self.peek().is_some_and(|token| is_word(&token.token, word));
+        self.at += usize::from(found);
+        found
+    }
+
+    pub(crate) fn token(&mut self, wanted: &Token) -> bool {
+        let found = self.peek().is_some_and(|token| token.token == *wanted);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Where the next token is, or the end of the last one.
+    pub(crate) fn span(&self) -> Span {
+        match self.peek().or(self.tokens.last()) {
+            Some(token) => token.span,
+            None => Span::new(Location { line: 1, column: 1 }, Location { line: 1, column: 1 }),
+        }
+    }
+
+    pub(crate) fn expected(&self, what: &str) -> ApiError {
+        let found = self.peek().map_or_else(|| "<EOF>".to_owned(), |token| token.token.to_string());
+        at(format!("Received an unexpected token [{found}], expected [{what}]"), self.span())
+    }
+}
+
+/// An unquoted word, in any case.
+pub(crate) fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
+}
+
+/// Parses a statement.
+pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
+    let mut tokens = Tokens::new(sql)?;
+    let settings = settings(&mut tokens)?;
+    let explain = explain(&mut tokens)?;
+    let target = target(&mut tokens)?;
+    let mut body = tokens.rest();
+    while body.last().is_some_and(|token| token.token == Token::SemiColon) {
+        body.pop();
+    }
+    let (body, tail) = split_tail(body);
+    let (partitioned_by, clustered_by) = partitioning::tail(tail, target.is_some())?;
+    let starts = body.first().is_some_and(|token| {
+        token.token == Token::LParen
+            || ["SELECT", "WITH", "VALUES"].iter().any(|word| is_word(&token.token, word))
+    });
+    if !starts {
+        return Err(match target {
+            Some(_) => Tokens::from(body).expected("SELECT, WITH or VALUES"),
+            None => not_a_query(),
+        });
+    }
+    let (body, externs) = extern_call::take(body)?;
+    let query = query(body)?;
+    Ok(Parts { settings, explain, target, query, externs, partitioned_by, clustered_by })
+}
+
+fn query(body: Vec<TokenWithSpan>) -> Result<Box<Query>, ApiError> {
+    let end = body.last().map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(body);
+    let query = parser.parse_query().map_err(|error| parse_error(&error, end))?;
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        return Err(at(format!("Received an unexpected token [{}], expected [<EOF>]", rest.token), rest.span));
+    }
+    Ok(query)
+}
+
+fn settings(tokens: &mut Tokens) -> Result<Map<String, Value>, ApiError> {
+    let mut settings = Map::new();
+    while tokens.word("SET") {
+        let name = match tokens.next().map(|token| token.token) {
+            Some(Token::Word(word)) => word.value,
+            _ => return Err(tokens.expected("a context key")),
+        };
+        if !tokens.token(&Token::Eq) {
+            return Err(tokens.expected("="));
+        }
+        let span = tokens.span();
+        let negative = tokens.token(&Token::Minus);
+        let value = match tokens.next().map(|token| token.token) {
+            Some(Token::SingleQuotedString(text)) if !negative => Value::String(text),
+            Some(Token::Number(text, _)) => {
+                let text = if negative { format!("-{text}") } else { text };
+                serde_json::from_str(&text)
+                    .map_err(|_| at(format!("SET {name} needs a literal, not [{text}]"), span))?
+            }
+            Some(Token::Word(word)) if word.quote_style.is_none() && !negative => {
+                match word.value.to_ascii_uppercase().as_str() {
+                    "TRUE" => Value::Bool(true),
+                    "FALSE" => Value::Bool(false),
+                    "NULL" => Value::Null,
+                    _ => return Err(at(format!("SET {name} needs a literal, not [{}]", word.value), span)),
+                }
+            }
+            _ => return Err(at(format!("SET {name} needs a literal"), span)),
+        };
+        if !tokens.token(&Token::SemiColon) {
+            return Err(tokens.expected(";"));
+        }
+        settings.insert(name, value);
+    }
+    Ok(settings)
+}
+
+fn explain(tokens: &mut Tokens) -> Result<bool, ApiError> {
+    if !tokens.word("EXPLAIN") {
+        return Ok(false);
+    }
+    if !tokens.word("PLAN") {
+        return Err(tokens.expected("PLAN"));
+    }
+    if tokens.word("AS") && !(tokens.word("JSON") || tokens.word("XML")) {
+        return Err(tokens.expected("JSON"));
+    }
+    if !tokens.word("FOR") {
+        return Err(tokens.expected("FOR"));
+    }
+    Ok(true)
+}
+
+fn target(tokens: &mut Tokens) -> Result<Option<Target>, ApiError> {
+    let (name, replace) = if tokens.word("INSERT") {
+        ("INSERT", false)
+    } else if tokens.word("REPLACE") {
+        ("REPLACE", true)
+    } else {
+        return Ok(None);
+    };
+    if !tokens.word("INTO") {
+        return Err(tokens.expected("INTO"));
+    }
+    let span = tokens.span();
+    let mut names = Vec::new();
+    loop {
+        match tokens.next().map(|token| token.token) {
+            Some(Token::Word(word)) => names.push(word.value),
+            _ => return Err(at("Received an unexpected token, expected [a table name]", span)),
+        }
+        if !tokens.token(&Token::Period) {
+            break;
+        }
+    }
+    if tokens.peek().is_some_and(|token| token.token == Token::LParen) && !starts_query(tokens) {
+        return Err(validation(format!("Operation [{name}] cannot be run with a target column list, given [{}]", names.join("."))));
+    }
+    let datasource = match names.as_slice() {
+        [table] => table.clone(),
+        [schema, table] if schema == "druid" => table.clone(),
+        [_, _] => {
+            return Err(validation(format!(
+                "Table [{}] does not support operation [{name}] because it is not a Druid datasource",
+                names.join(".")
+            )));
+        }
+        _ => {
+            return Err(validation(format!(
+                "Druid does not support 3+ part names: [{}]",
+                names.join(".")
+            )));
+        }
+    };
+    check_name(&datasource)?;
+    let overwrite = if replace { Some(overwrite(tokens)?) } else { None };
+    Ok(Some(Target { datasource, overwrite }))
+}
+
+/// A parenthesis that opens the query itself.
+fn starts_query(tokens: &Tokens) -> bool {
+    tokens.tokens.get(tokens.at + 1).is_some_and(|token| {
+        token.token == Token::LParen
+            || ["SELECT", "WITH", "VALUES"].iter().any(|word| is_word(&token.token, word))
+    })
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let wrong = |why: &str| validation(format!("Invalid value for field [table]: Value [{name}] {why}"));
+    if name.is_empty() {
+        return Err(wrong("cannot be null or empty"));
+    }
+    if name.starts_with('.') {
+        return Err(wrong("cannot start with '.'"));
+    }
+    if name.contains('/') {
+        return Err(wrong("cannot contain '/'"));
+    }
+    if name.chars().any(|c| (c.is_whitespace() && c != ' ') || c.is_control() || c as u32 > 0xffff) {
+        return Err(wrong("contains illegal characters"));
+    }
+    Ok(())
+}
+
+fn overwrite(tokens: &mut Tokens) -> Result<Overwrite, ApiError> {
+    let missing = || {
+        validation("Missing time chunk information in OVERWRITE clause for REPLACE. Use OVERWRITE WHERE <__time based condition> or OVERWRITE ALL to overwrite the entire table.")
+    };
+    if !tokens.word("OVERWRITE") {
+        return Err(missing());
+    }
+    if tokens.word("ALL") {
+        return Ok(Overwrite::All);
+    }
+    if !tokens.word("WHERE") {
+        return Err(missing());
+    }
+    let rest = tokens.tokens[tokens.at..].to_vec();
+    let span = tokens.span();
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(rest);
+    let condition =
+        parser.parse_expr().map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
+    tokens.at += parser.index();
+    Ok(Overwrite::Where(condition))
+}
+
+/// The clauses behind the query: from PARTITIONED BY or CLUSTERED BY outside parentheses.
+fn split_tail(mut body: Vec<TokenWithSpan>) -> (Vec<TokenWithSpan>, Vec<TokenWithSpan>) {
+    let mut depth = 0_i32;
+    let mut cut = body.len();
+    for (index, pair) in body.windows(2).enumerate() {
+        match pair[0].token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+        let starts = is_word(&pair[0].token, "PARTITIONED") || is_word(&pair[0].token, "CLUSTERED");
+        if depth == 0 && starts && is_word(&pair[1].token, "BY") {
+            cut = index;
+            break;
+        }
+    }
+    let tail = body.split_off(cut);
+    (body, tail)
+}

@@ -1,0 +1,152 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use serde_json::{Map, Value, json};
+use trilith_proto::column::{self, ColumnType};
+use trilith_proto::error::ApiError;
+use trilith_proto::interval::{ETERNITY, Granularity, Interval};
+
+use crate::*;
+
+struct Tables;
+
+impl Catalog for Tables {
+    fn table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if (schema, name) != ("druid", "wiki") && (schema, name) != ("sys", "segments") {
+            return None;
+        }
+        let schema = Schema::new(vec![
+            Field::new("__time", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), true),
+            Field::new("channel", DataType::Utf8, true),
+            Field::new("added", DataType::Int64, true),
+        ]);
+        Some(Arc::new(EmptyTable::new(Arc::new(schema))))
+    }
+
+    fn table_names(&self, _: &str) -> Vec<String> {
+        vec!["wiki".to_owned()]
+    }
+
+    fn external(&self, call: &ExternCall) -> Result<Arc<dyn TableProvider>, ApiError> {
+        let fields: Vec<Field> =
+            call.signature.iter().map(|(name, kind)| column::to_field(name, kind, false)).collect();
+        Ok(Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))
+    }
+
+    fn datasource_columns(&self, _: &str) -> Option<Vec<(String, ColumnType)>> {
+        None
+    }
+}
+
+fn planned(sql: &str, context: Value, engine: Engine) -> Result<Planned, ApiError> {
+    let context: Map<String, Value> = context.as_object().unwrap().clone();
+    let statement = Statement { sql: sql.to_owned(), context, parameters: Vec::new() };
+    plan(statement, engine, Arc::new(Tables), Arc::new(RuntimeEnv::default()))
+}
+
+fn error(sql: &str) -> ApiError {
+    match planned(sql, json!({}), Engine::Task) {
+        Ok(_) => panic!("{sql} was accepted"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn rejects_with_druids_words_and_positions() {
+    let cases = [
+        ("SELECT * FROM no_such_table", "Object 'no_such_table' not found (line [1], column [15])"),
+        ("SELECT nope FROM \"wiki\"", "Column 'nope' not found in any table (line [1], column [8])"),
+        ("SELECT \"channel\", COUNT(*) FROM \"wiki\"", "Expression 'channel' is not being grouped (line [1], column [8])"),
+        ("INSERT INTO \"x\" SELECT * FROM \"wiki\"", "Operation [INSERT] requires a PARTITIONED BY to be explicitly defined, but none was found."),
+        ("SELECT * FROM sys.segments", "Cannot query table(s) [sys.segments] with SQL engine [msq-task]"),
+        ("INSERT INTO x (a) SELECT 1 AS a PARTITIONED BY ALL", "Operation [INSERT] cannot be run with a target column list"),
+        ("INSERT INTO x SELECT COUNT(*) FROM wiki PARTITIONED BY ALL", "generated column name[EXPR$0]"),
+        ("INSERT INTO x SELECT channel, channel FROM wiki PARTITIONED BY ALL", "Duplicate field in SELECT: [channel]"),
+        ("INSERT INTO x SELECT channel FROM wiki PARTITIONED BY DAY", "must select a column named __time"),
+        ("INSERT INTO x SELECT added AS __time FROM wiki PARTITIONED BY DAY", "Field[__time] was the wrong type[BIGINT], expected TIMESTAMP"),
+        ("INSERT INTO x SELECT * FROM wiki ORDER BY 1 PARTITIONED BY ALL", "ORDER BY"),
+        ("INSERT INTO x SELECT * FROM wiki PARTITIONED BY FORTNIGHT", "Invalid granularity[FORTNIGHT]"),
+        ("INSERT INTO x SELECT * FROM wiki PARTITIONED BY ALL CLUSTERED BY channel DESC", "cannot sort in descending order"),
+        ("REPLACE INTO x SELECT * FROM wiki PARTITIONED BY ALL", "Missing time chunk information in OVERWRITE clause"),
+        ("REPLACE INTO x OVERWRITE WHERE __time > TIMESTAMP '2000-01-01 01:00:00' SELECT * FROM wiki PARTITIONED BY DAY", "not aligned"),
+        ("REPLACE INTO x OVERWRITE WHERE channel > TIMESTAMP '2000-01-01' SELECT * FROM wiki PARTITIONED BY DAY", "only supports filtering on the __time column"),
+        ("SELECT 1 +", "Received an unexpected token [<EOF>]"),
+        ("INSERT INTO sys.segments SELECT 1 AS a PARTITIONED BY ALL", "is not a Druid datasource"),
+    ];
+    for (sql, expected) in cases {
+        let error = error(sql);
+        assert!(error.message.contains(expected), "{sql}: {}", error.message);
+        for word in ["DataFusion", "Utf8", "Int64"] {
+            assert!(!error.message.contains(word), "{sql}: {}", error.message);
+        }
+    }
+    assert!(error("SELEC 1").message.contains("Non-query expression"));
+    let few = planned("SELECT 1", json!({"maxNumTasks": 1}), Engine::Task).err().unwrap();
+    assert!(few.message.contains("maxNumTasks [1] cannot be less than 2"));
+    let wrong = planned("SELECT 1", json!({"rowsPerSegment": [1]}), Engine::Task).err().unwrap();
+    assert!(wrong.message.contains("rowsPerSegment"));
+}
+
+#[test]
+fn understands_ingestion() {
+    let sql = "REPLACE INTO t OVERWRITE WHERE __time >= TIMESTAMP '2000-01-01' AND __time < TIMESTAMP '2000-01-03'\n\
+        SELECT TIME_PARSE(\"time\") AS __time, channel, UPPER(channel) AS big FROM TABLE(EXTERN(\n\
+        '{\"type\":\"inline\",\"data\":\"\"}', '{\"type\":\"json\"}', '[{\"name\":\"time\",\"type\":\"string\"},{\"name\":\"channel\",\"type\":\"string\"}]'))\n\
+        PARTITIONED BY FLOOR(__time TO DAY) CLUSTERED BY 2, UPPER(channel), LOWER(channel)";
+    let planned = planned(sql, json!({"maxNumTasks": "3", "unknown": {"x": 1}}), Engine::Task).unwrap();
+    assert_eq!(planned.kind, StatementKind::Replace);
+    assert_eq!(planned.context.max_num_tasks(), 3);
+    assert_eq!(planned.context.map()["unknown"]["x"], 1);
+    let ingest = planned.ingest.unwrap();
+    let day = 86_400_000;
+    let start = 946_684_800_000;
+    assert_eq!(ingest.overwrite, Some(vec![Interval::new(start, start + 2 * day)]));
+    assert_eq!(ingest.granularity, Granularity::Day);
+    assert_eq!(ingest.time_column, Some(0));
+    assert_eq!(ingest.hidden_columns, 1);
+    let keys: Vec<(usize, Option<&str>)> =
+        ingest.clustered_by.iter().map(|key| (key.column, key.output_name.as_deref())).collect();
+    assert_eq!(keys, [(1, Some("channel")), (2, Some("big")), (3, None)]);
+    assert_eq!(planned.columns.len(), 3);
+    assert_eq!(planned.resources, [("EXTERNAL".to_owned(), "EXTERNAL"), ("t".to_owned(), "DATASOURCE")]);
+}
+
+#[test]
+fn plans_what_druid_users_write() {
+    let statements = [
+        "SELECT channel, COUNT(*) AS c, SUM(added) FROM wiki GROUP BY 1 ORDER BY 2 DESC LIMIT 10",
+        "SELECT FLOOR(__time TO HOUR) AS h, COUNT(DISTINCT channel) FROM wiki WHERE __time >= TIMESTAMP '2000-01-01' GROUP BY 1",
+        "SELECT TIMESTAMPDIFF(DAY, __time, __time + INTERVAL '1' MONTH), EXTRACT(HOUR FROM __time) FROM wiki",
+        "WITH x AS (SELECT * FROM wiki) SELECT a.channel FROM x a JOIN x b ON a.channel = b.channel",
+        "SELECT channel FROM wiki UNION ALL SELECT CAST(added AS VARCHAR) FROM wiki",
+        "SELECT MV_TO_ARRAY(channel), CAST('1' AS BIGINT) FROM wiki WHERE channel IN (SELECT channel FROM wiki)",
+        "SET sqlTimeZone = 'America/Los_Angeles'; SELECT TIME_FLOOR(__time, 'P1D') FROM wiki;",
+        "SELECT * FROM TABLE(EXTERN(inputSource => '{\"type\":\"inline\",\"data\":\"\"}', inputFormat => '{\"type\":\"json\"}')) EXTEND (a VARCHAR, \"b\" BIGINT ARRAY)",
+        "SELECT a FROM TABLE(EXTERN('{\"type\":\"inline\",\"data\":\"\"}', '{\"type\":\"json\"}')) (a VARCHAR)",
+        "(SELECT 1 AS a)",
+        "VALUES (1, 'x'), (2, 'y')",
+        "SELECT APPROX_COUNT_DISTINCT_DS_HLL(channel) FILTER (WHERE added > 3) FROM wiki",
+    ];
+    for sql in statements {
+        if let Err(error) = planned(sql, json!({}), Engine::Task) {
+            panic!("{sql}: {}", error.message);
+        }
+    }
+    let planned = planned("SELECT COUNT(*), channel AS c, channel AS c FROM wiki GROUP BY channel", json!({}), Engine::Task).unwrap();
+    let names: Vec<&str> = planned.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["EXPR$0", "c", "c0"]);
+}
+
+#[test]
+fn explains_and_replaces_all() {
+    let planned = planned("EXPLAIN PLAN FOR REPLACE INTO x OVERWRITE ALL SELECT * FROM wiki PARTITIONED BY 'PT1H' CLUSTERED BY channel", json!({}), Engine::Task).unwrap();
+    assert!(planned.explain);
+    let expected = json!({"statementType": "REPLACE", "targetDataSource": "x", "partitionedBy": "HOUR", "clusteredBy": ["channel"], "replaceTimeChunks": "all"});
+    assert_eq!(planned.attributes_json(), expected);
+    assert_eq!(planned.ingest.unwrap().overwrite, Some(vec![ETERNITY]));
+}
