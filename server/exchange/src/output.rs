@@ -109,6 +109,14 @@ impl StageOutput {
         }
     }
 
+    /// Runs that were sorted one by one; none if the output is not sorted.
+    pub fn sorted_runs(&self) -> Option<usize> {
+        match &self.content {
+            Content::Pieces(_) => None,
+            Content::Runs { runs, .. } => Some(runs.len()),
+        }
+    }
+
     /// Batches of all partitions.
     pub fn frames(&self) -> u64 {
         match &self.content {

@@ -122,6 +122,12 @@ impl Exchange {
         drop(released);
     }
 
+    /// Forgets all outputs of all tasks.
+    pub fn release_all(&self) {
+        let released = std::mem::take(&mut *self.shared.outputs.lock());
+        drop(released);
+    }
+
     /// Forgets all outputs of a task.
     pub fn release_task(&self, task: &TaskId) {
         let released: Vec<_> =

@@ -55,7 +55,7 @@ pub struct RunningQuery {
 
 impl Controller {
     /// Plans a SELECT; its rows are computed while they are read.
-    pub async fn run_query(&self, statement: Statement) -> Result<RunningQuery, ApiError> {
+    pub async fn run_query(self: &Arc<Self>, statement: Statement) -> Result<RunningQuery, ApiError> {
         let catalog = Arc::new(Snapshot::new(self));
         let runtime = Arc::clone(&self.worker_config.runtime_env);
         let planned = trilith_sql::plan(statement, Engine::Native, catalog, runtime)?;

@@ -124,7 +124,7 @@ fn definition(task: &TaskId, spec: &StageSpec) -> pb::StageDefinition {
             .iter()
             .map(|(name, column_type)| pb::Column { name: name.clone(), r#type: column_type.to_string() })
             .collect(),
-        shuffle_spec: spec.shuffle_report.clone(),
+        shuffle_spec: spec.shuffle_report(),
         max_worker_count: spec.max_workers,
         shuffle_check_has_multiple_values: spec.feeds_segments,
     }

@@ -104,7 +104,7 @@ pub fn cut(plan: Arc<dyn ExecutionPlan>, destination: Destination, options: CutO
 fn check(stages: &[StageSpec]) -> Result<()> {
     for stage in stages {
         if stage.signature.len() > limits::COLUMNS_MAX {
-            return Err(fault_error(Fault::too_many_columns(stage.signature.len(), limits::COLUMNS_MAX)));
+            return Err(fault_error(Fault::too_many_columns(stage.signature.len() as u64, limits::COLUMNS_MAX as u64)));
         }
         let keys = match &stage.shuffle {
             Some(
@@ -115,7 +115,11 @@ fn check(stages: &[StageSpec]) -> Result<()> {
             _ => 0,
         };
         if keys > limits::CLUSTERED_BY_COLUMNS_MAX {
-            let fault = Fault::too_many_clustered_by_columns(keys, limits::CLUSTERED_BY_COLUMNS_MAX, stage.number.0);
+            let fault = Fault::too_many_clustered_by_columns(
+                keys as u64,
+                limits::CLUSTERED_BY_COLUMNS_MAX as u64,
+                stage.number.0,
+            );
             return Err(fault_error(fault));
         }
     }
@@ -158,11 +162,11 @@ impl Cutter {
     }
 
     fn children(&mut self, plan: Arc<dyn ExecutionPlan>, ranges: bool) -> Result<Fragment> {
-        let requirements = plan.required_input_distribution();
+        let requirements = plan.input_distribution_requirements().into_per_child();
         let children: Vec<_> = plan.children().into_iter().cloned().collect();
         let mut fragments = Vec::with_capacity(children.len());
         for (child, required) in children.into_iter().zip(requirements) {
-            let ranges = ranges && !matches!(required, Distribution::HashPartitioned(_));
+            let ranges = ranges && !matches!(required, Distribution::KeyPartitioned(_));
             fragments.push(self.node(child, ranges)?);
         }
         let all = fragments.iter().all(|fragment| fragment.single);

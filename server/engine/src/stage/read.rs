@@ -84,11 +84,13 @@ fn external(
                 counter.add(0, batch.num_rows() as u64, bytes - seen, 0);
                 seen = bytes;
                 match conform(batch, &schema) {
-                    Ok(batch) if sender.blocking_send(Ok(batch)).is_ok() => ControlFlow::Continue(()),
-                    Ok(_) => {
-                        open = false;
-                        ControlFlow::Break(())
-                    }
+                    Ok(batch) => match sender.blocking_send(Ok(batch)) {
+                        Ok(()) => ControlFlow::Continue(()),
+                        Err(_closed) => {
+                            open = false;
+                            ControlFlow::Break(())
+                        }
+                    },
                     Err(error) => {
                         wrong = Some(error);
                         ControlFlow::Break(())

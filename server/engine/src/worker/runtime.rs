@@ -83,9 +83,8 @@ impl WorkerRuntime {
             WorkerCommand::Start(order) => self.start(*order),
             WorkerCommand::SetBoundaries { id, ranges } => {
                 let sender = self.orders.lock().get_mut(&id).and_then(|order| order.boundaries.take());
-                match sender {
-                    Some(sender) if sender.send(ranges).is_ok() => {}
-                    _ => debug!(%id, "boundaries for an order that does not wait for them"),
+                if sender.is_none_or(|sender| sender.send(ranges).is_err()) {
+                    debug!(%id, "boundaries for an order that does not wait for them");
                 }
             }
             WorkerCommand::Release { id } => self.config.exchange.release(&id),

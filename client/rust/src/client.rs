@@ -1,0 +1,225 @@
+//! Calls to a server.
+
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightData, Ticket};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+use trilith_proto::error::ApiError;
+use trilith_proto::pb::datasource as datasources;
+use trilith_proto::pb::datasource::datasource_service_client::DatasourceServiceClient;
+use trilith_proto::pb::query as queries;
+use trilith_proto::pb::query::query_service_client::QueryServiceClient;
+use trilith_proto::pb::task as tasks;
+use trilith_proto::pb::task::task_service_client::TaskServiceClient;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const MESSAGE_BYTES_MAX: usize = 1 << 30;
+/// Reads are tried again while the server cannot be reached.
+const ATTEMPTS: u32 = 3;
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server said so.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The address is malformed.
+    #[error("server address [{address}]: {source}")]
+    Address {
+        /// As it was given.
+        address: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// Rows could not be decoded.
+    #[error("rows cannot be read: {0}")]
+    Rows(String),
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> ClientError {
+        ClientError::Api(ApiError::from_status(&status))
+    }
+}
+
+impl ClientError {
+    /// The error as the server's API has it.
+    pub fn to_api(&self) -> ApiError {
+        match self {
+            ClientError::Api(error) => error.clone(),
+            other => ApiError::internal(other.to_string()),
+        }
+    }
+}
+
+/// Rows of a statement.
+pub struct QueryResult {
+    /// `sqlQueryId`.
+    pub query_id: String,
+    /// Columns with Druid's types.
+    pub columns: Vec<tasks::ResultColumn>,
+    /// The statement was an EXPLAIN.
+    pub explain: bool,
+    /// Batches, as they come.
+    pub rows: BoxStream<'static, Result<RecordBatch, ClientError>>,
+}
+
+/// A connection to a server; clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    /// A client of `http://host:port` or `host:port`. Connects when it is first used.
+    pub fn connect(address: &str) -> Result<Client, ClientError> {
+        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(uri)
+            .map_err(|source| ClientError::Address { address: address.to_owned(), source })?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_while_idle(true);
+        Ok(Client { channel: endpoint.connect_lazy() })
+    }
+
+    fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn queries(&self) -> QueryServiceClient<Channel> {
+        QueryServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn datasources(&self) -> DatasourceServiceClient<Channel> {
+        DatasourceServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Repeats a read while the server cannot be reached.
+    async fn read<T, F>(&self, call: impl Fn() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let mut backoff = BACKOFF;
+        for _ in 1..ATTEMPTS {
+            match call().await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if status.code() == Code::Unavailable => {
+                    tokio::time::sleep(backoff).await;
+                    backoff *= 2;
+                }
+                Err(status) => return Err(status.into()),
+            }
+        }
+        Ok(call().await?.into_inner())
+    }
+
+    /// Submits a statement as a task.
+    pub async fn submit(&self, request: tasks::SubmitTaskRequest) -> Result<tasks::SubmitTaskResponse, ClientError> {
+        Ok(self.tasks().submit_task(request).await?.into_inner())
+    }
+
+    /// A task by id.
+    pub async fn task(&self, task_id: &str) -> Result<tasks::Task, ClientError> {
+        let request = || tasks::GetTaskRequest { task_id: task_id.to_owned() };
+        let answer = self.read(|| async { self.tasks().get_task(request()).await }).await?;
+        answer.task.ok_or_else(|| ApiError::internal("the server sent no task").into())
+    }
+
+    /// One page of tasks, newest first.
+    pub async fn list(&self, request: tasks::ListTasksRequest) -> Result<tasks::ListTasksResponse, ClientError> {
+        self.read(|| async { self.tasks().list_tasks(request.clone()).await }).await
+    }
+
+    /// Asks a task to stop.
+    pub async fn cancel(&self, task_id: &str) -> Result<tasks::State, ClientError> {
+        let request = tasks::CancelTaskRequest { task_id: task_id.to_owned() };
+        Ok(self.tasks().cancel_task(request).await?.into_inner().state())
+    }
+
+    /// The report of a task.
+    pub async fn report(&self, task_id: &str) -> Result<tasks::TaskReport, ClientError> {
+        let request = || tasks::GetTaskReportRequest { task_id: task_id.to_owned() };
+        let answer = self.read(|| async { self.tasks().get_task_report(request()).await }).await?;
+        answer.report.ok_or_else(|| ApiError::internal("the server sent no report").into())
+    }
+
+    /// Follows a task until it ends.
+    pub async fn watch(&self, task_id: &str, interval_ms: u32) -> Result<Streaming<tasks::WatchTaskResponse>, ClientError> {
+        let request = tasks::WatchTaskRequest { task_id: task_id.to_owned(), interval_ms };
+        Ok(self.tasks().watch_task(request).await?.into_inner())
+    }
+
+    /// Runs a statement at once.
+    pub async fn query(&self, request: queries::RunQueryRequest) -> Result<QueryResult, ClientError> {
+        let answer = self.queries().run_query(request).await?.into_inner();
+        let rows = self.rows(answer.ticket).await?;
+        Ok(QueryResult { query_id: answer.query_id, columns: answer.columns, explain: answer.explain, rows })
+    }
+
+    /// Stops a statement that runs at once.
+    pub async fn cancel_query(&self, query_id: &str) -> Result<(), ClientError> {
+        let request = queries::CancelQueryRequest { query_id: query_id.to_owned() };
+        self.queries().cancel_query(request).await?;
+        Ok(())
+    }
+
+    /// Rows behind a ticket.
+    pub async fn rows(
+        &self,
+        ticket: Vec<u8>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, ClientError>>, ClientError> {
+        let mut flight =
+            FlightServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let messages: Streaming<FlightData> = flight.do_get(Ticket { ticket: ticket.into() }).await?.into_inner();
+        let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
+        let rows = FlightRecordBatchStream::new_from_flight_data(messages).map_err(|error| match error {
+            FlightError::Tonic(status) => ClientError::from(*status),
+            other => ClientError::Rows(other.to_string()),
+        });
+        Ok(rows.boxed())
+    }
+
+    /// All datasources.
+    pub async fn list_datasources(&self) -> Result<Vec<datasources::Datasource>, ClientError> {
+        let request = || datasources::ListDatasourcesRequest {};
+        Ok(self.read(|| async { self.datasources().list_datasources(request()).await }).await?.datasources)
+    }
+
+    /// All segments of a datasource.
+    pub async fn segments(&self, datasource: &str, overshadowed: bool) -> Result<Vec<datasources::Segment>, ClientError> {
+        let mut segments = Vec::new();
+        let mut request = datasources::ListSegmentsRequest {
+            datasource: datasource.to_owned(),
+            include_overshadowed: overshadowed,
+            ..Default::default()
+        };
+        loop {
+            let page = self.read(|| async { self.datasources().list_segments(request.clone()).await }).await?;
+            segments.extend(page.segments);
+            if page.next_page_token.is_empty() {
+                return Ok(segments);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Columns of a datasource.
+    pub async fn schema(&self, datasource: &str) -> Result<Vec<tasks::Column>, ClientError> {
+        let request = || datasources::GetSchemaRequest { datasource: datasource.to_owned() };
+        Ok(self.read(|| async { self.datasources().get_schema(request()).await }).await?.columns)
+    }
+}
+
+/// The schema of the batches of a result, from the first one.
+pub(crate) fn schema_of(batches: &[RecordBatch]) -> Option<SchemaRef> {
+    batches.first().map(RecordBatch::schema)
+}
