@@ -7,7 +7,8 @@ mod warnings;
 pub mod wire;
 
 pub use order::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand, WorkerEvent};
-pub(crate) use run::{Running, fault_of};
+pub(crate) use run::Running;
+pub use run::fault_of;
 pub(crate) use runtime::localized;
 pub use runtime::{WorkerConfig, WorkerRuntime};
 pub use warnings::ParseWarnings;

@@ -101,7 +101,7 @@ fn decode(plan: PlanSource, context: &TaskContext) -> Result<Arc<dyn ExecutionPl
 }
 
 /// The fault inside an error of DataFusion, or an unknown one with its text.
-pub(crate) fn fault_of(error: &DataFusionError) -> Fault {
+pub fn fault_of(error: &DataFusionError) -> Fault {
     match Fault::find(error) {
         Some(fault) => fault.clone(),
         None => Fault::from_error(error),

@@ -8,7 +8,7 @@ mod worker;
 pub use datasource::Datasources;
 pub use query::Queries;
 pub use task::Tasks;
-pub use worker::Workers;
+pub use worker::{WorkerTerms, Workers};
 
 use serde_json::{Map, Value};
 use tonic::Status;
