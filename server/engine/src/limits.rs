@@ -22,6 +22,8 @@ pub const VERBOSE_PARSE_WARNINGS_MAX: u64 = 5;
 pub const WORKER_QUEUE_CAPACITY: usize = 1_024;
 /// Events in flight to one running task.
 pub const TASK_QUEUE_CAPACITY: usize = 4_096;
+/// Names that no stored column may have; `ColumnNameRestricted`.
+pub const RESERVED_COLUMNS: [&str; 2] = ["__boost", "__bucket"];
 /// Files that one worker of a stage may read; above it `TooManyInputFiles`.
 pub const INPUT_FILES_PER_WORKER_MAX: u64 = 10_000;
 /// Time chunks of a stage's output, and tombstones of a REPLACE; above it `TooManyBuckets`.

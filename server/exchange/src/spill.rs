@@ -62,7 +62,7 @@ impl SpillDirectory {
         let (file, path) = file.into_parts();
         let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
         let writer = FileWriter::try_new_with_options(BufWriter::with_capacity(1 << 20, file), schema, options)?;
-        Ok(SpillWriter { writer, path, starts: vec![0], usage: Arc::clone(&self.usage), schema: Arc::clone(schema) })
+        Ok(SpillWriter { writer, path, starts: vec![0], usage: Arc::clone(&self.usage) })
     }
 }
 
@@ -72,7 +72,6 @@ pub(crate) struct SpillWriter {
     path: tempfile::TempPath,
     starts: Vec<u64>,
     usage: Arc<Usage>,
-    schema: SchemaRef,
 }
 
 impl SpillWriter {
@@ -96,7 +95,7 @@ impl SpillWriter {
             file.metadata().map_err(|source| ExchangeError::Disk { action: "measure", path, source })?.len();
         self.usage.disk.fetch_add(bytes, Ordering::Relaxed);
         self.usage.spilled.fetch_add(bytes, Ordering::Relaxed);
-        Ok(SpillFile { path: self.path, starts: self.starts, bytes, usage: self.usage, schema: self.schema })
+        Ok(SpillFile { path: self.path, starts: self.starts, bytes, usage: self.usage })
     }
 }
 
@@ -108,7 +107,6 @@ pub(crate) struct SpillFile {
     starts: Vec<u64>,
     bytes: u64,
     usage: Arc<Usage>,
-    schema: SchemaRef,
 }
 
 impl Drop for SpillFile {
@@ -171,10 +169,6 @@ impl SpillFile {
             task.join().await.map_err(|_stopped| ExchangeError::Stopped)?.map(Some)
         })
         .boxed()
-    }
-
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
     }
 }
 

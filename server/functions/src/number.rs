@@ -13,6 +13,7 @@ pub(crate) fn functions() -> Vec<Function> {
     vec![
         Function::new("safe_divide", (2, 2), returns_common, safe_divide),
         Function::new("div", (2, 2), returns_long, div),
+        Function::new("mod", (2, 2), returns_common, modulo),
         Function::new("bitwise_and", (2, 2), returns_long, |args| bits(args, |a, b| a & b)),
         Function::new("bitwise_or", (2, 2), returns_long, |args| bits(args, |a, b| a | b)),
         Function::new("bitwise_xor", (2, 2), returns_long, |args| bits(args, |a, b| a ^ b)),
@@ -62,6 +63,20 @@ fn div(args: &Args) -> Result<ArrayRef> {
         return Ok(Arc::new(result));
     }
     let result: Int64Array = left.iter().zip(right.iter()).map(|(x, y)| Some((x? / y?) as i64)).collect();
+    Ok(Arc::new(result))
+}
+
+fn modulo(args: &Args) -> Result<ArrayRef> {
+    if is_integer(&args.data_type(0)) && is_integer(&args.data_type(1)) {
+        let (left, right) = (args.long(0)?, args.long(1)?);
+        if right.iter().any(|value| value == Some(0)) {
+            return exec_err!("Division by zero");
+        }
+        let result: Int64Array = left.iter().zip(right.iter()).map(|(x, y)| Some(x?.wrapping_rem(y?))).collect();
+        return Ok(Arc::new(result));
+    }
+    let (left, right) = (args.double(0)?, args.double(1)?);
+    let result: Float64Array = left.iter().zip(right.iter()).map(|(x, y)| Some(x? % y?)).collect();
     Ok(Arc::new(result))
 }
 

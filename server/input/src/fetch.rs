@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use reqwest::redirect;
 use tokio::runtime::Handle;
-use trilith_proto::fault::Fault;
+use tokio_util::sync::CancellationToken;
+use trilith_proto::fault::{CancelReason, Fault};
 
 use crate::policy::Policy;
 
@@ -29,11 +30,27 @@ pub(crate) fn download(
     uri: &str,
     credentials: Option<(&str, Option<&str>)>,
     policy: &Policy,
+    cancel: &CancellationToken,
     handle: &Handle,
 ) -> Result<File, Fault> {
+    handle.block_on(async {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Fault::canceled(CancelReason::Unknown)),
+            file = with_retries(uri, credentials, policy) => file,
+        }
+    })
+}
+
+async fn with_retries(
+    uri: &str,
+    credentials: Option<(&str, Option<&str>)>,
+    policy: &Policy,
+) -> Result<File, Fault> {
     let mut backoff = FIRST_BACKOFF;
-    for attempt in 1.. {
-        match handle.block_on(attempt_download(uri, credentials, policy)) {
+    let mut attempt = 1;
+    loop {
+        match attempt_download(uri, credentials, policy).await {
             Ok(file) => return Ok(file),
             Err(Failure::Final(fault)) => return Err(fault),
             Err(Failure::Passing(reason)) if attempt >= ATTEMPTS => {
@@ -41,12 +58,12 @@ pub(crate) fn download(
             }
             Err(Failure::Passing(reason)) => {
                 tracing::warn!(uri, attempt, reason, "download failed; trying again");
-                std::thread::sleep(backoff);
+                tokio::time::sleep(backoff).await;
                 backoff *= 2;
+                attempt += 1;
             }
         }
     }
-    Err(Fault::unknown(format!("cannot read [{uri}]")))
 }
 
 async fn attempt_download(

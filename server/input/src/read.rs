@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use trilith_proto::fault::Fault;
 
 use crate::blocks::{Blocks, Compression, Lines};
@@ -53,11 +54,13 @@ pub struct ReadOptions {
     pub batch_rows: usize,
     /// Drop byte 0 from text instead of failing.
     pub remove_null_bytes: bool,
+    /// Stops a download.
+    pub cancel: CancellationToken,
 }
 
 impl Default for ReadOptions {
     fn default() -> ReadOptions {
-        ReadOptions { batch_rows: 8_192, remove_null_bytes: false }
+        ReadOptions { batch_rows: 8_192, remove_null_bytes: false, cancel: CancellationToken::new() }
     }
 }
 
@@ -118,7 +121,7 @@ pub fn read_split(
                     Source::Http { user: Some(user), password, .. } => Some((user.as_str(), password.as_deref())),
                     _ => None,
                 };
-                let file = fetch::download(uri, credentials, policy, handle)?;
+                let file = fetch::download(uri, credentials, policy, &options.cancel, handle)?;
                 let name = url::Url::parse(uri).map(|url| url.path().to_owned()).unwrap_or_default();
                 Blocks::file(file, Compression::of(&name), scope).map_err(broken)?
             }

@@ -82,6 +82,8 @@ pub async fn run(
     }
     tracker.close();
     tracker.wait().await;
+    let served = config.exchange.stats();
+    info!(rows = served.flight_rows_served, batches = served.flight_batches_served, "Flight reads served");
     Ok(())
 }
 

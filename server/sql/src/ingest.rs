@@ -14,7 +14,6 @@ use crate::statement::{Overwrite, Target};
 
 /// Columns that only carry CLUSTERED BY expressions.
 const HIDDEN: &str = "__cluster_";
-const RESERVED: &[&str] = &["__boost", "__bucket"];
 
 /// An INSERT or REPLACE before its query is planned.
 pub(crate) struct Draft {
@@ -154,7 +153,7 @@ impl Draft {
                     },
                     other => return Err(validation(format!("CLUSTERED BY needs a column, not the literal [{other}]"))),
                 },
-                Expr::Identifier(name) => Key::Name(name.value.clone()),
+                Expr::Identifier(name) if selects(query, &name.value) => Key::Name(name.value.clone()),
                 expr => {
                     let expr = expr.clone();
                     let Some(select) = plain_select(query) else {
@@ -194,12 +193,6 @@ impl Draft {
         types: &[DataType],
         context: &QueryContext,
     ) -> Result<Ingest, ApiError> {
-        if let Some(column) = columns.iter().find(|column| RESERVED.contains(&column.name.as_str())) {
-            return Err(validation(format!(
-                "Column name [{}] is reserved; give the column another name with AS",
-                column.name
-            )));
-        }
         let time_column = columns.iter().position(|column| column.name == "__time");
         match time_column {
             Some(index) => {
@@ -268,6 +261,20 @@ impl Draft {
             segment_sort: SegmentSort { force_by_time: context.force_segment_sort_by_time() },
         })
     }
+}
+
+/// True if the query has an output column of this name, or may have one behind a wildcard, or is no select.
+fn selects(query: &mut Query, name: &str) -> bool {
+    let Some(select) = plain_select(query) else { return true };
+    select.projection.iter().any(|item| match item {
+        SelectItem::ExprWithAlias { alias, .. } => alias.value == name,
+        SelectItem::UnnamedExpr(Expr::Identifier(column)) => column.value == name,
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
+            parts.last().is_some_and(|column| column.value == name)
+        }
+        SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAliases { .. } => false,
+        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
+    })
 }
 
 /// The one select of a query without set operations.

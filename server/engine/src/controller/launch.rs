@@ -174,11 +174,16 @@ impl Controller {
             let run = &mut state.stages[number.0 as usize];
             std::mem::take(&mut run.statistics).into_values().flatten().collect()
         };
+        let rows: u64 = statistics.iter().map(|bucket| bucket.rows).sum();
         let mut ranges = tokio::task::spawn_blocking(move || cut_boundaries(&merge_statistics(statistics), target))
             .await
             .map_err(|error| Fault::unknown(error.to_string()))?;
         if ranges.len() as u64 > limits::PARTITIONS_MAX {
             return Err(Fault::too_many_partitions(limits::PARTITIONS_MAX));
+        }
+        if stage.feeds_segments && rows == 0 {
+            // No rows, no segments.
+            ranges.clear();
         }
         if ranges.is_empty() && !stage.feeds_segments {
             // Readers still need one partition to find out that there are no rows.

@@ -28,6 +28,10 @@ impl Controller {
     /// Waits for the locks of a job: exclusive on what a REPLACE overwrites, shared for an INSERT.
     pub(crate) async fn lock(&self, job: &Job) -> Result<Vec<LockLease>, Fault> {
         let Some(ingest) = job.ingest() else { return Ok(Vec::new()) };
+        let reserved = job.planned.columns.iter().find(|column| limits::RESERVED_COLUMNS.contains(&column.name.as_str()));
+        if let Some(column) = reserved {
+            return Err(Fault::column_name_restricted(&column.name));
+        }
         let (kind, intervals) = match &ingest.overwrite {
             Some(intervals) => (LockKind::Exclusive, intervals.clone()),
             None => (LockKind::Shared, vec![ETERNITY]),

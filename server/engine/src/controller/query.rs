@@ -108,7 +108,7 @@ impl Controller {
             query.waiting_since = None;
             (Arc::clone(&query.plan), query.cancel.clone(), query.deadline)
         };
-        let started = self.start_query(plan);
+        let started = self.start_query(plan, &cancel);
         let rows = match started {
             Ok(rows) => rows,
             Err(error) => {
@@ -145,6 +145,7 @@ impl Controller {
     fn start_query(
         &self,
         plan: Arc<dyn ExecutionPlan>,
+        cancel: &CancellationToken,
     ) -> datafusion::error::Result<SendableRecordBatchStream> {
         let services = WorkOrderServices {
             exchange: Arc::clone(&self.worker_config.exchange),
@@ -152,6 +153,7 @@ impl Controller {
             policy: Arc::clone(&self.worker_config.policy),
             segment_directory: self.worker_config.segment_directory.clone(),
             own_address: self.worker_config.own_address.clone(),
+            cancel: cancel.clone(),
             counters: Arc::new(StageCounters::default()),
             warnings: Arc::new(ParseWarnings::new(0)),
             remove_null_bytes: false,

@@ -16,7 +16,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::ExecutionPlan;
 use trilith_exchange::SortKey;
 use trilith_proto::column;
 use trilith_proto::fault::Fault;
@@ -435,9 +435,4 @@ pub(crate) fn two(plan: &Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn ExecutionPla
         [left, right] => Ok((Arc::clone(left), Arc::clone(right))),
         _ => Err(plan_datafusion_err!("{} is not a join", plan.name())),
     }
-}
-
-/// How many partitions a plan has.
-pub(crate) fn partition_count(plan: &Arc<dyn ExecutionPlan>) -> usize {
-    plan.output_partitioning().partition_count()
 }

@@ -70,7 +70,7 @@ fn external(
     let options = ReadOptions {
         batch_rows: context.session_config().batch_size(),
         remove_null_bytes: services.remove_null_bytes,
-        ..ReadOptions::default()
+        cancel: services.cancel.clone(),
     };
     let handle = tokio::runtime::Handle::current();
     builder.spawn_blocking(move || {

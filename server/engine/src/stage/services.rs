@@ -14,6 +14,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_coop::EnsureCooperative;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
+use tokio_util::sync::CancellationToken;
 use trilith_exchange::{Exchange, FlightPool};
 use trilith_input::{Policy, WarningSink};
 use trilith_proto::fault::Fault;
@@ -32,6 +33,8 @@ pub struct WorkOrderServices {
     pub segment_directory: PathBuf,
     /// "host:port" of this process's exchange.
     pub own_address: String,
+    /// Stops downloads.
+    pub cancel: CancellationToken,
     /// Counters of the work order.
     pub counters: Arc<StageCounters>,
     /// Where parse errors go.

@@ -47,7 +47,7 @@ pub(crate) async fn run(
 ) -> Result<(), Fault> {
     let counters = Arc::new(StageCounters::default());
     let warnings = Arc::new(ParseWarnings::new(order.settings.max_parse_exceptions));
-    let context = task_context(config, &order, &counters, &warnings);
+    let context = task_context(config, &order, &counters, &warnings, cancel);
     let mut running = Running {
         config,
         id: order.id,
@@ -78,6 +78,7 @@ fn task_context(
     order: &WorkOrder,
     counters: &Arc<StageCounters>,
     warnings: &Arc<ParseWarnings>,
+    cancel: &CancellationToken,
 ) -> Arc<TaskContext> {
     let services = WorkOrderServices {
         exchange: Arc::clone(&config.exchange),
@@ -85,6 +86,7 @@ fn task_context(
         policy: Arc::clone(&config.policy),
         segment_directory: config.segment_directory.clone(),
         own_address: config.own_address.clone(),
+        cancel: cancel.clone(),
         counters: Arc::clone(counters),
         warnings: Arc::clone(warnings) as _,
         remove_null_bytes: order.settings.remove_null_bytes,

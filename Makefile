@@ -1,0 +1,29 @@
+# All set-up is done by these targets; they need only the Rust toolchain (rust-toolchain.toml) and Python 3.
+
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+
+.PHONY: demo test lint bench clean
+
+# Builds, starts an embedded server, ingests the bundled Wikipedia edits, prints progress, report and rows.
+demo:
+	cargo build --locked --workspace --bins
+	$(CARGO_TARGET_DIR)/debug/trilith demo
+
+test:
+	cargo test --locked --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses advisories; \
+	else echo "cargo-deny is not installed (cargo install cargo-deny): licences and advisories are not checked"; fi
+
+# Builds the release profile and compares with DuckDB, chDB, Polars and DataFusion from PyPI, side by side.
+bench:
+	cargo build --locked --release -p trilith-node
+	python3 benches/run.py --trilith $(CARGO_TARGET_DIR)/release/trilith
+
+clean:
+	cargo clean
+	rm -rf benches/.venv benches/data

@@ -1,0 +1,229 @@
+//! Starts processes and talks to them.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// Longer than anything may take; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A `trilith` process; killed when dropped.
+pub struct Process {
+    child: Child,
+    pub ready: Value,
+}
+
+impl Process {
+    pub fn start(args: &[&str]) -> Process {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_trilith"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Ok(ready) = serde_json::from_str(&line) else {
+            let mut errors = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+            panic!("no ready line: {line}{errors}");
+        };
+        Process { child, ready }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM: the exit must be clean. Returns what was logged.
+    pub fn stop(mut self) -> String {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{log}");
+        log
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A server with a directory of its own.
+pub struct Server {
+    pub process: Process,
+    pub directory: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    pub fn start(args: &[&str]) -> Server {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = temporary.path().canonicalize().unwrap();
+        let mut server = Server::at(&directory, args);
+        server._temporary = Some(temporary);
+        server
+    }
+
+    pub fn at(directory: &Path, args: &[&str]) -> Server {
+        let data = directory.join("data").display().to_string();
+        let input = directory.join("input");
+        std::fs::create_dir_all(&input).unwrap();
+        let input = input.display().to_string();
+        let mut all = vec!["server", "--data-dir", &data, "--http-address", "127.0.0.1:0", "--grpc-address"];
+        all.extend(["127.0.0.1:0", "--allow-local", &input]);
+        all.extend(args);
+        Server { process: Process::start(&all), directory: directory.to_owned(), _temporary: None }
+    }
+
+    pub fn grpc(&self) -> String {
+        self.process.ready["grpc"].as_str().unwrap().to_owned()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.process.ready["http"].as_str().unwrap())
+    }
+
+    /// Puts a file where EXTERN may read it.
+    pub fn input(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.directory.join("input").join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> (u16, String) {
+        let request = reqwest::Client::new()
+            .post(self.url(path))
+            .header("Content-Type", "application/json")
+            .body(body.to_string());
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let response = reqwest::get(self.url(path)).await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Submits a task and returns its id.
+    pub async fn submit(&self, sql: &str, context: Value) -> String {
+        let (status, text) = self.post("/druid/v2/sql/task", json!({"query": sql, "context": context})).await;
+        assert_eq!(status, 202, "{text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        answer["taskId"].as_str().unwrap().to_owned()
+    }
+
+    /// Polls a task until its status is not RUNNING.
+    pub async fn wait(&self, task: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let (status, body) = self.get(&format!("/druid/indexer/v1/task/{task}/status")).await;
+            assert_eq!(status, 200, "{body}");
+            if body["status"]["statusCode"] != "RUNNING" {
+                return body["status"].clone();
+            }
+            assert!(started.elapsed() < PATIENCE, "task {task} does not end: {body}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Runs a task that must succeed, and returns its report.
+    pub async fn run(&self, sql: &str, context: Value) -> Value {
+        let task = self.submit(sql, context).await;
+        let status = self.wait(&task).await;
+        assert_eq!(status["statusCode"], "SUCCESS", "{sql}\n{status}");
+        self.report(&task).await
+    }
+
+    /// Payload of a task's report.
+    pub async fn report(&self, task: &str) -> Value {
+        let (status, body) = self.get(&format!("/druid/indexer/v1/task/{task}/reports")).await;
+        assert_eq!(status, 200, "{body}");
+        body["multiStageQuery"]["payload"].clone()
+    }
+
+    /// Rows of a statement, as lists.
+    pub async fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
+        let (status, text) = self.post("/druid/v2/sql", json!({"query": sql, "resultFormat": "array"})).await;
+        assert_eq!(status, 200, "{sql}\n{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// One number.
+    pub async fn count(&self, table: &str) -> i64 {
+        self.rows(&format!("SELECT COUNT(*) FROM \"{table}\"")).await[0][0].as_i64().unwrap()
+    }
+}
+
+/// A worker process of a server.
+pub fn worker(server: &Server, name: &str) -> Process {
+    let data = server.directory.join(name).display().to_string();
+    let grpc = server.grpc();
+    Process::start(&["worker", "--server", &grpc, "--data-dir", &data, "--slots", "1"])
+}
+
+/// The bundled edits.
+pub fn edits() -> Vec<Value> {
+    let bytes: &[u8] = include_bytes!("../data/wikipedia-edits.json.gz");
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(bytes).read_to_string(&mut text).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The bundled edits as they are.
+pub fn edits_file() -> &'static [u8] {
+    include_bytes!("../data/wikipedia-edits.json.gz")
+}
+
+/// EXTERN of JSON files.
+pub fn files(paths: &[PathBuf], signature: &str) -> String {
+    let source = json!({"type": "local", "files": paths});
+    extern_json(&source, signature)
+}
+
+/// EXTERN of JSON text.
+pub fn inline(data: &str, signature: &str) -> String {
+    extern_json(&json!({"type": "inline", "data": data}), signature)
+}
+
+/// EXTERN of any source of JSON.
+pub fn extern_json(source: &Value, signature: &str) -> String {
+    let columns: Vec<Value> = signature
+        .split(',')
+        .map(|column| {
+            let (name, kind) = column.trim().split_once(' ').unwrap();
+            json!({"name": name, "type": kind})
+        })
+        .collect();
+    let quote = |value: &Value| value.to_string().replace('\'', "''");
+    format!("TABLE(EXTERN('{}', '{{\"type\":\"json\"}}', '{}'))", quote(source), quote(&json!(columns)))
+}
+
+/// An HTTP server that accepts a request and never answers it. Returns its URL; ends with the process.
+pub fn stalled_source() -> (String, std::sync::mpsc::Receiver<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/stalled.json", listener.local_addr().unwrap());
+    let (asked, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut first = [0; 1];
+            let _closed = stream.read(&mut first);
+            kept.push(stream);
+            let _nobody_waits = asked.send(());
+        }
+    });
+    (url, heard)
+}

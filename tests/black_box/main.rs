@@ -1,0 +1,9 @@
+//! Real processes, real sockets, rows read back. Expected values are computed here, from the data files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod errors;
+mod faults;
+mod harness;
+mod ingest;
+mod queries;
+mod workers;
