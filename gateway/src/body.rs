@@ -35,7 +35,10 @@ impl SqlRequest {
     pub(crate) fn read(headers: &HeaderMap, body: &Bytes) -> Result<SqlRequest, Box<Response>> {
         let wrong = |message: String| Box::new(unreadable(&message));
         let text = std::str::from_utf8(body).map_err(|_| wrong("the body is not UTF-8".to_owned()))?;
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         if kind.starts_with("text/plain") {
             return Ok(SqlRequest {
                 query: text.to_owned(),
@@ -49,16 +52,23 @@ impl SqlRequest {
         }
         let value: Value =
             serde_json::from_str(text).map_err(|error| wrong(format!("the body is not JSON: {error}")))?;
-        let map = value.as_object().ok_or_else(|| wrong("the body must be a JSON object".to_owned()))?;
+        let map = value
+            .as_object()
+            .ok_or_else(|| wrong("the body must be a JSON object".to_owned()))?;
         let query = match map.get("query") {
             Some(Value::String(query)) if !query.trim().is_empty() => query.clone(),
             _ => {
                 return Err(wrong(
-                    "Cannot construct instance of `org.apache.druid.sql.http.SqlQuery`, problem: query".to_owned(),
+                    "Cannot construct instance of `org.apache.druid.sql.http.SqlQuery`, problem: query"
+                        .to_owned(),
                 ));
             }
         };
-        let format = match map.get("resultFormat").and_then(Value::as_str).unwrap_or("object") {
+        let format = match map
+            .get("resultFormat")
+            .and_then(Value::as_str)
+            .unwrap_or("object")
+        {
             "object" => ResultFormat::Object,
             "objectLines" => ResultFormat::ObjectLines,
             "array" => ResultFormat::Array,
@@ -79,7 +89,9 @@ impl SqlRequest {
         let (types_header, sql_types_header) = (flag("typesHeader"), flag("sqlTypesHeader"));
         let header = flag("header");
         if (types_header || sql_types_header) && !header {
-            return Err(wrong("typesHeader and sqlTypesHeader need header to be true".to_owned()));
+            return Err(wrong(
+                "typesHeader and sqlTypesHeader need header to be true".to_owned(),
+            ));
         }
         let parameters = match map.get("parameters") {
             None | Some(Value::Null) => Vec::new(),
@@ -87,15 +99,30 @@ impl SqlRequest {
                 .iter()
                 .map(|item| match item {
                     Value::Object(item) => Ok(Parameter {
-                        r#type: item.get("type").and_then(Value::as_str).unwrap_or("VARCHAR").to_owned(),
+                        r#type: item
+                            .get("type")
+                            .and_then(Value::as_str)
+                            .unwrap_or("VARCHAR")
+                            .to_owned(),
                         value_json: item.get("value").cloned().unwrap_or(Value::Null).to_string(),
                     }),
-                    Value::Null => Ok(Parameter { r#type: "VARCHAR".to_owned(), value_json: "null".to_owned() }),
+                    Value::Null => Ok(Parameter {
+                        r#type: "VARCHAR".to_owned(),
+                        value_json: "null".to_owned(),
+                    }),
                     _ => Err(wrong("parameters must be objects with type and value".to_owned())),
                 })
                 .collect::<Result<Vec<_>, _>>()?,
             Some(_) => return Err(wrong("parameters must be a list".to_owned())),
         };
-        Ok(SqlRequest { query, format, header, types_header, sql_types_header, context, parameters })
+        Ok(SqlRequest {
+            query,
+            format,
+            header,
+            types_header,
+            sql_types_header,
+            context,
+            parameters,
+        })
     }
 }

@@ -22,7 +22,12 @@ fn answer(result: Result<Value, ClientError>) -> Response {
 
 pub(crate) async fn datasources(State(gateway): State<Gateway>) -> Response {
     let names = gateway.client.list_datasources().await;
-    answer(names.map(|all| all.into_iter().map(|datasource| datasource.name).collect::<Vec<_>>().into()))
+    answer(names.map(|all| {
+        all.into_iter()
+            .map(|datasource| datasource.name)
+            .collect::<Vec<_>>()
+            .into()
+    }))
 }
 
 fn segment_json(segment: &Segment) -> Value {
@@ -57,7 +62,13 @@ pub(crate) async fn segments(
             let full = query.contains_key("full");
             let list: Vec<Value> = segments
                 .iter()
-                .map(|segment| if full { segment_json(segment) } else { json!(segment.segment_id) })
+                .map(|segment| {
+                    if full {
+                        segment_json(segment)
+                    } else {
+                        json!(segment.segment_id)
+                    }
+                })
                 .collect();
             Json(list).into_response()
         }
@@ -80,7 +91,10 @@ pub(crate) async fn all_segments(State(gateway): State<Gateway>) -> Response {
 /// Published segments can be queried at once: everything is loaded.
 pub(crate) async fn load_status(State(gateway): State<Gateway>) -> Response {
     let loaded = gateway.client.list_datasources().await.map(|all| {
-        let map: Map<String, Value> = all.into_iter().map(|datasource| (datasource.name, json!(100.0))).collect();
+        let map: Map<String, Value> = all
+            .into_iter()
+            .map(|datasource| (datasource.name, json!(100.0)))
+            .collect();
         Value::Object(map)
     });
     answer(loaded)

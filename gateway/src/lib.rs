@@ -30,7 +30,10 @@ pub(crate) struct Gateway {
 
 /// All endpoints.
 pub fn router(client: Client) -> Router {
-    let gateway = Gateway { client, started_ms: Arc::new(chrono::Utc::now().timestamp_millis()) };
+    let gateway = Gateway {
+        client,
+        started_ms: Arc::new(chrono::Utc::now().timestamp_millis()),
+    };
     Router::new()
         .route("/status", get(status::status))
         .route("/status/health", get(status::health))
@@ -54,21 +57,39 @@ pub fn router(client: Client) -> Router {
         .route("/druid/indexer/v1/taskStatus", post(tasks::statuses))
         .route("/druid/v2/datasources", get(coordinator::datasources))
         .route("/druid/coordinator/v1/datasources", get(coordinator::datasources))
-        .route("/druid/coordinator/v1/metadata/datasources", get(coordinator::datasources))
-        .route("/druid/coordinator/v1/datasources/{name}/segments", get(coordinator::segments))
-        .route("/druid/coordinator/v1/metadata/datasources/{name}/segments", get(coordinator::segments))
-        .route("/druid/coordinator/v1/metadata/segments", get(coordinator::all_segments))
+        .route(
+            "/druid/coordinator/v1/metadata/datasources",
+            get(coordinator::datasources),
+        )
+        .route(
+            "/druid/coordinator/v1/datasources/{name}/segments",
+            get(coordinator::segments),
+        )
+        .route(
+            "/druid/coordinator/v1/metadata/datasources/{name}/segments",
+            get(coordinator::segments),
+        )
+        .route(
+            "/druid/coordinator/v1/metadata/segments",
+            get(coordinator::all_segments),
+        )
         .route("/druid/coordinator/v1/loadstatus", get(coordinator::load_status))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(gateway)
 }
 
 /// Serves until `shutdown`; open requests are answered.
-pub async fn serve(listener: TcpListener, client: Client, shutdown: CancellationToken) -> Result<(), std::io::Error> {
+pub async fn serve(
+    listener: TcpListener,
+    client: Client,
+    shutdown: CancellationToken,
+) -> Result<(), std::io::Error> {
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small packets may be delayed");
         }
     });
-    axum::serve(listener, router(client)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    axum::serve(listener, router(client))
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
 }

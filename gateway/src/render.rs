@@ -27,10 +27,14 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
         .zip(batch.schema().fields())
         .map(|(column, field)| {
             let json = matches!(of_field(field), ColumnType::Complex(name) if name == "json");
-            (0..batch.num_rows()).map(|row| top(column, row, style, json)).collect()
+            (0..batch.num_rows())
+                .map(|row| top(column, row, style, json))
+                .collect()
         })
         .collect();
-    (0..batch.num_rows()).map(|row| columns.iter().map(|column| column[row].clone()).collect()).collect()
+    (0..batch.num_rows())
+        .map(|row| columns.iter().map(|column| column[row].clone()).collect())
+        .collect()
 }
 
 fn top(column: &ArrayRef, row: usize, style: Style, json: bool) -> Value {
@@ -73,7 +77,11 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
         DataType::List(_) => match array.as_any().downcast_ref::<ListArray>() {
             Some(lists) => {
                 let items = lists.value(row);
-                Value::Array((0..items.len()).map(|index| value(&items, index, style)).collect())
+                Value::Array(
+                    (0..items.len())
+                        .map(|index| value(&items, index, style))
+                        .collect(),
+                )
             }
             None => Value::Null,
         },
@@ -84,17 +92,23 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
                 Err(_) => Value::Null,
             }
         }
-        DataType::Decimal128(..) | DataType::Decimal256(..) => match cast(&array.slice(row, 1), &DataType::Float64) {
-            Ok(array) => value(&array, 0, style),
-            Err(_) => Value::Null,
-        },
-        DataType::Int64 => Value::from(array.as_primitive::<arrow::datatypes::Int64Type>().value(row)),
-        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
-            match cast(&array.slice(row, 1), &DataType::Int64) {
+        DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            match cast(&array.slice(row, 1), &DataType::Float64) {
                 Ok(array) => value(&array, 0, style),
                 Err(_) => Value::Null,
             }
         }
+        DataType::Int64 => Value::from(array.as_primitive::<arrow::datatypes::Int64Type>().value(row)),
+        DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::UInt8
+        | DataType::UInt16
+        | DataType::UInt32
+        | DataType::UInt64 => match cast(&array.slice(row, 1), &DataType::Int64) {
+            Ok(array) => value(&array, 0, style),
+            Err(_) => Value::Null,
+        },
         _ => match cast(&array.slice(row, 1), &DataType::Utf8) {
             Ok(array) => value(&array, 0, style),
             Err(_) => Value::Null,
@@ -119,5 +133,9 @@ pub(crate) fn csv(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text
+    }
 }

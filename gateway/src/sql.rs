@@ -42,7 +42,11 @@ pub(crate) async fn cancel(State(gateway): State<Gateway>, Path(id): Path<String
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(error) => {
             let error = HttpError::from(error);
-            if error.is_not_found() { StatusCode::NOT_FOUND.into_response() } else { error.into_response() }
+            if error.is_not_found() {
+                StatusCode::NOT_FOUND.into_response()
+            } else {
+                error.into_response()
+            }
         }
     }
 }
@@ -63,9 +67,24 @@ impl Writer {
         if !request.header {
             return out;
         }
-        let names = || columns.iter().map(|column| Value::from(column.name.clone())).collect::<Vec<_>>();
-        let types = || columns.iter().map(|column| Value::from(column.r#type.clone())).collect::<Vec<_>>();
-        let sql_types = || columns.iter().map(|column| Value::from(column.sql_type.clone())).collect::<Vec<_>>();
+        let names = || {
+            columns
+                .iter()
+                .map(|column| Value::from(column.name.clone()))
+                .collect::<Vec<_>>()
+        };
+        let types = || {
+            columns
+                .iter()
+                .map(|column| Value::from(column.r#type.clone()))
+                .collect::<Vec<_>>()
+        };
+        let sql_types = || {
+            columns
+                .iter()
+                .map(|column| Value::from(column.sql_type.clone()))
+                .collect::<Vec<_>>()
+        };
         if matches!(self.format, ResultFormat::Object | ResultFormat::ObjectLines) {
             let header: Map<String, Value> = columns
                 .iter()
@@ -77,7 +96,11 @@ impl Writer {
                     if request.sql_types_header {
                         about.insert("sqlType".to_owned(), json!(column.sql_type));
                     }
-                    let about = if about.is_empty() { Value::Null } else { Value::Object(about) };
+                    let about = if about.is_empty() {
+                        Value::Null
+                    } else {
+                        Value::Object(about)
+                    };
                     (column.name.clone(), about)
                 })
                 .collect();
@@ -184,9 +207,15 @@ async fn answer(request: SqlRequest, mut result: QueryResult, style: Style) -> R
         headers.insert(HeaderName::from_static("x-druid-sql-query-id"), id.clone());
         headers.insert(HeaderName::from_static("x-druid-query-id"), id);
     }
-    headers.insert(HeaderName::from_static("x-druid-response-context"), HeaderValue::from_static("{}"));
+    headers.insert(
+        HeaderName::from_static("x-druid-response-context"),
+        HeaderValue::from_static("{}"),
+    );
     if request.header {
-        headers.insert(HeaderName::from_static("x-druid-sql-header-included"), HeaderValue::from_static("yes"));
+        headers.insert(
+            HeaderName::from_static("x-druid-sql-header-included"),
+            HeaderValue::from_static("yes"),
+        );
     }
     response
 }

@@ -50,7 +50,11 @@ pub(crate) async fn submit(State(gateway): State<Gateway>, headers: HeaderMap, b
         },
         Err(error) => {
             let error = error.to_api();
-            let given = request.context.get("sqlQueryId").and_then(Value::as_str).map(str::to_owned);
+            let given = request
+                .context
+                .get("sqlQueryId")
+                .and_then(Value::as_str)
+                .map(str::to_owned);
             let id = given.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
             let body = json!({"taskId": id, "state": "FAILED", "error": error.to_json()});
             (http_status(&error), Json(body)).into_response()
@@ -68,7 +72,11 @@ pub(crate) async fn status(State(gateway): State<Gateway>, Path(id): Path<String
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                return (StatusCode::NOT_FOUND, Json(json!({"error": format!("No such task: {id}")}))).into_response();
+                return (
+                    StatusCode::NOT_FOUND,
+                    Json(json!({"error": format!("No such task: {id}")})),
+                )
+                    .into_response();
             }
             error.into_response()
         }
@@ -83,7 +91,11 @@ pub(crate) async fn payload(State(gateway): State<Gateway>, Path(id): Path<Strin
         }
         Err(error) => {
             let error = HttpError::from(error);
-            if error.is_not_found() { missing_status(&id) } else { error.into_response() }
+            if error.is_not_found() {
+                missing_status(&id)
+            } else {
+                error.into_response()
+            }
         }
     }
 }
@@ -94,7 +106,9 @@ pub(crate) async fn reports(State(gateway): State<Gateway>, Path(id): Path<Strin
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                let message = format!("No task reports were found for this task. The task may not exist, or it may not have completed yet.");
+                let message = format!(
+                    "No task reports were found for this task. The task may not exist, or it may not have completed yet."
+                );
                 return (StatusCode::NOT_FOUND, message).into_response();
             }
             return error.into_response();
@@ -130,7 +144,11 @@ pub(crate) async fn shutdown(State(gateway): State<Gateway>, Path(id): Path<Stri
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                return (StatusCode::NOT_FOUND, Json(json!({"error": format!("No such task: {id}")}))).into_response();
+                return (
+                    StatusCode::NOT_FOUND,
+                    Json(json!({"error": format!("No such task: {id}")})),
+                )
+                    .into_response();
             }
             error.into_response()
         }
@@ -142,7 +160,10 @@ async fn tasks(
     states: Vec<pb::State>,
     query: &HashMap<String, String>,
 ) -> Result<Vec<pb::Task>, ClientError> {
-    let most = query.get("max").and_then(|text| text.parse::<usize>().ok()).unwrap_or(usize::MAX);
+    let most = query
+        .get("max")
+        .and_then(|text| text.parse::<usize>().ok())
+        .unwrap_or(usize::MAX);
     let datasource = query.get("datasource").cloned().unwrap_or_default();
     let mut found = Vec::new();
     let mut request = pb::ListTasksRequest {
@@ -167,8 +188,11 @@ async fn listed(gateway: Gateway, states: Vec<pb::State>, query: HashMap<String,
     let kind_matches = query.get("type").is_none_or(|kind| kind == "query_controller");
     match tasks(&gateway, states, &query).await {
         Ok(found) => {
-            let found: Vec<Value> =
-                found.iter().filter(|_| kind_matches).map(status_plus_json).collect();
+            let found: Vec<Value> = found
+                .iter()
+                .filter(|_| kind_matches)
+                .map(status_plus_json)
+                .collect();
             Json(found).into_response()
         }
         Err(error) => HttpError::from(error).into_response(),
@@ -185,7 +209,8 @@ pub(crate) async fn list(State(gateway): State<Gateway>, Query(query): Params) -
         Some("waiting") => vec![pb::State::Waiting],
         Some("complete") => vec![pb::State::Success, pb::State::Failed],
         Some(other) => {
-            let message = format!("Invalid task state : {other}. Must be one of [complete, running, waiting, pending]");
+            let message =
+                format!("Invalid task state : {other}. Must be one of [complete, running, waiting, pending]");
             return (StatusCode::BAD_REQUEST, message).into_response();
         }
     };

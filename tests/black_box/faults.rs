@@ -7,23 +7,38 @@ use crate::harness::{Server, extern_json, inline, stalled_source};
 #[tokio::test]
 async fn shutdown_stops_a_task_and_leaves_the_table_alone() {
     let server = Server::start(&["--worker-slots", "1", "--allow-http", "127.0.0.1"]);
-    server.run("REPLACE INTO t OVERWRITE ALL SELECT 1 AS x PARTITIONED BY ALL", json!({})).await;
+    server
+        .run(
+            "REPLACE INTO t OVERWRITE ALL SELECT 1 AS x PARTITIONED BY ALL",
+            json!({}),
+        )
+        .await;
     let (url, asked) = stalled_source();
     let source = extern_json(&json!({"type": "http", "uris": [url]}), "x long");
     let sql = format!("REPLACE INTO t OVERWRITE ALL SELECT x FROM {source} PARTITIONED BY ALL");
     let task = server.submit(&sql, json!({})).await;
-    tokio::task::spawn_blocking(move || asked.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || asked.recv().unwrap())
+        .await
+        .unwrap();
     let started = Instant::now();
-    let (status, _) = server.post(&format!("/druid/indexer/v1/task/{task}/shutdown"), json!({})).await;
+    let (status, _) = server
+        .post(&format!("/druid/indexer/v1/task/{task}/shutdown"), json!({}))
+        .await;
     assert_eq!(status, 200);
     let status = server.wait(&task).await;
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(status["statusCode"], "FAILED");
     let error = &server.report(&task).await["status"]["errorReport"]["error"];
     assert_eq!(error["errorCode"], "Canceled");
     assert_eq!(server.rows("SELECT x FROM t").await, [[json!(1)]]);
     // Its only slot is free again.
-    server.run("INSERT INTO t SELECT 2 AS x PARTITIONED BY ALL", json!({})).await;
+    server
+        .run("INSERT INTO t SELECT 2 AS x PARTITIONED BY ALL", json!({}))
+        .await;
     assert_eq!(server.count("t").await, 2);
     server.process.stop();
 }
@@ -34,7 +49,12 @@ async fn a_restart_keeps_what_succeeded_and_ends_what_ran() {
     let directory = temporary.path().canonicalize().unwrap();
     let args = ["--worker-slots", "1", "--allow-http", "127.0.0.1"];
     let mut server = Server::at(&directory, &args);
-    let done = server.submit("REPLACE INTO t OVERWRITE ALL SELECT 7 AS x PARTITIONED BY ALL", json!({})).await;
+    let done = server
+        .submit(
+            "REPLACE INTO t OVERWRITE ALL SELECT 7 AS x PARTITIONED BY ALL",
+            json!({}),
+        )
+        .await;
     server.wait(&done).await;
     let selected = server.submit("SELECT x FROM t", json!({})).await;
     server.wait(&selected).await;
@@ -43,7 +63,9 @@ async fn a_restart_keeps_what_succeeded_and_ends_what_ran() {
     let source = extern_json(&json!({"type": "http", "uris": [url]}), "x long");
     let sql = format!("REPLACE INTO t OVERWRITE ALL SELECT x FROM {source} PARTITIONED BY ALL");
     let running = server.submit(&sql, json!({})).await;
-    tokio::task::spawn_blocking(move || asked.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || asked.recv().unwrap())
+        .await
+        .unwrap();
     server.process.kill();
 
     let server = Server::at(&directory, &args);
@@ -52,7 +74,10 @@ async fn a_restart_keeps_what_succeeded_and_ends_what_ran() {
     assert_eq!(before["results"]["results"], json!([[7]]));
     let status = server.wait(&running).await;
     assert_eq!(status["statusCode"], "FAILED");
-    assert!(status["errorMsg"].as_str().unwrap().contains("server stopped"), "{status}");
+    assert!(
+        status["errorMsg"].as_str().unwrap().contains("server stopped"),
+        "{status}"
+    );
     assert_eq!(server.rows("SELECT x FROM t").await, [[json!(7)]]);
 }
 
@@ -61,14 +86,29 @@ async fn faults_of_the_data_are_named() {
     let server = Server::start(&["--worker-slots", "1"]);
     let broken = inline("{\"x\":1}\n{broken\n{\"x\":3}", "x long");
     let cases = [
-        (format!("INSERT INTO t SELECT x FROM {broken} PARTITIONED BY ALL"), json!({}), "CannotParseExternalData"),
-        (format!("SELECT x FROM {broken}"), json!({}), "CannotParseExternalData"),
         (
-            format!("INSERT INTO t SELECT TIME_PARSE(x) AS __time FROM {} PARTITIONED BY DAY", inline("{\"x\":\"no\"}", "x string")),
+            format!("INSERT INTO t SELECT x FROM {broken} PARTITIONED BY ALL"),
+            json!({}),
+            "CannotParseExternalData",
+        ),
+        (
+            format!("SELECT x FROM {broken}"),
+            json!({}),
+            "CannotParseExternalData",
+        ),
+        (
+            format!(
+                "INSERT INTO t SELECT TIME_PARSE(x) AS __time FROM {} PARTITIONED BY DAY",
+                inline("{\"x\":\"no\"}", "x string")
+            ),
             json!({}),
             "InsertTimeNull",
         ),
-        ("INSERT INTO t SELECT 1 AS \"__bucket\" PARTITIONED BY ALL".to_owned(), json!({}), "ColumnNameRestricted"),
+        (
+            "INSERT INTO t SELECT 1 AS \"__bucket\" PARTITIONED BY ALL".to_owned(),
+            json!({}),
+            "ColumnNameRestricted",
+        ),
         (
             "INSERT INTO t SELECT x FROM (SELECT 1 AS x) WHERE x > 1 PARTITIONED BY ALL".to_owned(),
             json!({"failOnEmptyInsert": true}),
@@ -79,13 +119,22 @@ async fn faults_of_the_data_are_named() {
         let task = server.submit(&sql, context).await;
         assert_eq!(server.wait(&task).await["statusCode"], "FAILED", "{sql}");
         let report = server.report(&task).await;
-        assert_eq!(report["status"]["errorReport"]["error"]["errorCode"], code, "{sql}");
+        assert_eq!(
+            report["status"]["errorReport"]["error"]["errorCode"], code,
+            "{sql}"
+        );
     }
-    assert_eq!(server.rows("SELECT COUNT(*) FROM sys.segments").await, [[json!(0)]]);
+    assert_eq!(
+        server.rows("SELECT COUNT(*) FROM sys.segments").await,
+        [[json!(0)]]
+    );
     // With a tolerance the bad line is a warning, counted and shown.
     let sql = format!("INSERT INTO t SELECT x FROM {broken} PARTITIONED BY ALL");
     let report = server.run(&sql, json!({"maxParseExceptions": 2})).await;
-    assert_eq!(report["counters"]["0"]["0"]["warnings"]["CannotParseExternalData"], 1);
+    assert_eq!(
+        report["counters"]["0"]["0"]["warnings"]["CannotParseExternalData"],
+        1
+    );
     let warning = &report["status"]["warnings"][0]["error"]["errorMessage"];
     assert_eq!(warning, "Unable to parse row [{broken] (Record: 2, Line: 2)");
     assert_eq!(server.count("t").await, 2);

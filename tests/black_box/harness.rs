@@ -25,7 +25,9 @@ impl Process {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let Ok(ready) = serde_json::from_str(&line) else {
             let mut errors = String::new();
             child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
@@ -43,9 +45,20 @@ impl Process {
     /// SIGTERM: the exit must be clean. Returns what was logged.
     pub fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
         assert!(self.child.wait().unwrap().success(), "{log}");
         log
     }
@@ -80,10 +93,21 @@ impl Server {
         let input = directory.join("input");
         std::fs::create_dir_all(&input).unwrap();
         let input = input.display().to_string();
-        let mut all = vec!["server", "--data-dir", &data, "--http-address", "127.0.0.1:0", "--grpc-address"];
+        let mut all = vec![
+            "server",
+            "--data-dir",
+            &data,
+            "--http-address",
+            "127.0.0.1:0",
+            "--grpc-address",
+        ];
         all.extend(["127.0.0.1:0", "--allow-local", &input]);
         all.extend(args);
-        Server { process: Process::start(&all), directory: directory.to_owned(), _temporary: None }
+        Server {
+            process: Process::start(&all),
+            directory: directory.to_owned(),
+            _temporary: None,
+        }
     }
 
     pub fn grpc(&self) -> String {
@@ -119,7 +143,9 @@ impl Server {
 
     /// Submits a task and returns its id.
     pub async fn submit(&self, sql: &str, context: Value) -> String {
-        let (status, text) = self.post("/druid/v2/sql/task", json!({"query": sql, "context": context})).await;
+        let (status, text) = self
+            .post("/druid/v2/sql/task", json!({"query": sql, "context": context}))
+            .await;
         assert_eq!(status, 202, "{text}");
         let answer: Value = serde_json::from_str(&text).unwrap();
         answer["taskId"].as_str().unwrap().to_owned()
@@ -156,14 +182,18 @@ impl Server {
 
     /// Rows of a statement, as lists.
     pub async fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
-        let (status, text) = self.post("/druid/v2/sql", json!({"query": sql, "resultFormat": "array"})).await;
+        let (status, text) = self
+            .post("/druid/v2/sql", json!({"query": sql, "resultFormat": "array"}))
+            .await;
         assert_eq!(status, 200, "{sql}\n{text}");
         serde_json::from_str(&text).unwrap()
     }
 
     /// One number.
     pub async fn count(&self, table: &str) -> i64 {
-        self.rows(&format!("SELECT COUNT(*) FROM \"{table}\"")).await[0][0].as_i64().unwrap()
+        self.rows(&format!("SELECT COUNT(*) FROM \"{table}\"")).await[0][0]
+            .as_i64()
+            .unwrap()
     }
 }
 
@@ -178,8 +208,12 @@ pub fn worker(server: &Server, name: &str) -> Process {
 pub fn edits() -> Vec<Value> {
     let bytes: &[u8] = include_bytes!("../data/wikipedia-edits.json.gz");
     let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(bytes).read_to_string(&mut text).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    flate2::read::MultiGzDecoder::new(bytes)
+        .read_to_string(&mut text)
+        .unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// The bundled edits as they are.
@@ -208,7 +242,11 @@ pub fn extern_json(source: &Value, signature: &str) -> String {
         })
         .collect();
     let quote = |value: &Value| value.to_string().replace('\'', "''");
-    format!("TABLE(EXTERN('{}', '{{\"type\":\"json\"}}', '{}'))", quote(source), quote(&json!(columns)))
+    format!(
+        "TABLE(EXTERN('{}', '{{\"type\":\"json\"}}', '{}'))",
+        quote(source),
+        quote(&json!(columns))
+    )
 }
 
 /// An HTTP server that accepts a request and never answers it. Returns its URL; ends with the process.

@@ -6,7 +6,9 @@ use trilith_proto::pb::task as pb;
 use crate::harness::{Server, inline};
 
 async fn numbers(server: &Server) {
-    let data: String = (0..100).map(|n| format!("{{\"n\":{n},\"k\":\"k{}\"}}\n", n % 7)).collect();
+    let data: String = (0..100)
+        .map(|n| format!("{{\"n\":{n},\"k\":\"k{}\"}}\n", n % 7))
+        .collect();
     let sql = format!(
         "REPLACE INTO numbers OVERWRITE ALL SELECT MILLIS_TO_TIMESTAMP(n * 3600000) AS __time, n, k FROM {} PARTITIONED BY DAY",
         inline(&data, "n long, k string")
@@ -21,14 +23,24 @@ async fn five_result_formats() {
     let sql = "SELECT n, k FROM numbers WHERE __time >= TIMESTAMP '1970-01-05' AND n < 98 ORDER BY __time";
     let query = |format: &str| json!({"query": sql, "resultFormat": format, "header": true});
     let expected = [
-        ("object", "[{\"n\":null,\"k\":null},{\"n\":96,\"k\":\"k5\"},{\"n\":97,\"k\":\"k6\"}]\n"),
-        ("objectLines", "{\"n\":null,\"k\":null}\n{\"n\":96,\"k\":\"k5\"}\n{\"n\":97,\"k\":\"k6\"}\n\n"),
+        (
+            "object",
+            "[{\"n\":null,\"k\":null},{\"n\":96,\"k\":\"k5\"},{\"n\":97,\"k\":\"k6\"}]\n",
+        ),
+        (
+            "objectLines",
+            "{\"n\":null,\"k\":null}\n{\"n\":96,\"k\":\"k5\"}\n{\"n\":97,\"k\":\"k6\"}\n\n",
+        ),
         ("array", "[[\"n\",\"k\"],[96,\"k5\"],[97,\"k6\"]]\n"),
         ("arrayLines", "[\"n\",\"k\"]\n[96,\"k5\"]\n[97,\"k6\"]\n\n"),
         ("csv", "n,k\n96,k5\n97,k6\n\n"),
     ];
     for (format, text) in expected {
-        assert_eq!(server.post("/druid/v2/sql", query(format)).await, (200, text.to_owned()), "{format}");
+        assert_eq!(
+            server.post("/druid/v2/sql", query(format)).await,
+            (200, text.to_owned()),
+            "{format}"
+        );
     }
 }
 
@@ -48,7 +60,10 @@ async fn joins_and_subqueries_give_the_same_rows_as_a_task_and_at_once() {
     ];
     for sql in statements {
         let expected = server.rows(sql).await;
-        for context in [json!({"maxNumTasks": 3}), json!({"maxNumTasks": 3, "sqlJoinAlgorithm": "sortMerge"})] {
+        for context in [
+            json!({"maxNumTasks": 3}),
+            json!({"maxNumTasks": 3, "sqlJoinAlgorithm": "sortMerge"}),
+        ] {
             let report = server.run(sql, context.clone()).await;
             assert_eq!(report["results"]["results"], json!(expected), "{sql} {context}");
         }
@@ -62,24 +77,42 @@ async fn grpc_submits_watches_reports_and_streams_rows() {
     let server = Server::start(&["--worker-slots", "1"]);
     numbers(&server).await;
     let client = Client::connect(&server.grpc()).unwrap();
-    let request = pb::SubmitTaskRequest { sql: "SELECT n FROM numbers".to_owned(), ..Default::default() };
+    let request = pb::SubmitTaskRequest {
+        sql: "SELECT n FROM numbers".to_owned(),
+        ..Default::default()
+    };
     let id = client.submit(request).await.unwrap().task_id;
     let mut updates = client.watch(&id, 1).await.unwrap();
     let mut last = None;
     while let Some(update) = updates.message().await.unwrap() {
-        assert!(last.as_ref().is_none_or(|last: &pb::WatchTaskResponse| last.sequence < update.sequence));
+        assert!(
+            last.as_ref()
+                .is_none_or(|last: &pb::WatchTaskResponse| last.sequence < update.sequence)
+        );
         last = Some(update);
     }
     let last = last.unwrap();
     assert_eq!(last.task.unwrap().state(), pb::State::Success);
     let results = last.report.unwrap().results.unwrap();
     assert_eq!(results.row_count, 100);
-    let batches: Vec<_> = client.rows(results.ticket.to_vec()).await.unwrap().try_collect().await.unwrap();
+    let batches: Vec<_> = client
+        .rows(results.ticket.to_vec())
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
     let rows: usize = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
     assert_eq!(rows, 100);
     let missing = client.task("query-unknown").await.unwrap_err().to_api();
     assert_eq!(missing.category.http_status(), 404);
-    let first = client.list(pb::ListTasksRequest { page_size: 1, ..Default::default() }).await.unwrap();
+    let first = client
+        .list(pb::ListTasksRequest {
+            page_size: 1,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     assert_eq!(first.tasks[0].task_id, id);
     assert!(!first.next_page_token.is_empty());
 }
@@ -92,7 +125,10 @@ async fn explain_shows_a_plan_and_runs_nothing() {
     assert_eq!(status, 200);
     let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
     let attributes: Value = serde_json::from_str(rows[0]["ATTRIBUTES"].as_str().unwrap()).unwrap();
-    assert_eq!(attributes, json!({"statementType": "INSERT", "targetDataSource": "t", "partitionedBy": {"type": "all"}}));
+    assert_eq!(
+        attributes,
+        json!({"statementType": "INSERT", "targetDataSource": "t", "partitionedBy": {"type": "all"}})
+    );
     let (_, tasks) = server.get("/druid/indexer/v1/tasks").await;
     assert_eq!(tasks, json!([]));
 }

@@ -23,7 +23,10 @@ fn served(log: &str) -> u64 {
         }
         out
     };
-    let line = plain.lines().find(|line| line.contains("Flight reads served")).unwrap_or_else(|| panic!("{plain}"));
+    let line = plain
+        .lines()
+        .find(|line| line.contains("Flight reads served"))
+        .unwrap_or_else(|| panic!("{plain}"));
     let rows = line.split("rows=").nth(1).unwrap();
     rows.split_whitespace().next().unwrap().parse().unwrap()
 }
@@ -63,7 +66,10 @@ async fn two_worker_processes_shuffle_over_sockets() {
     let (first, second) = (served(&first.stop()), served(&second.stop()));
     // Each reads what the other has of its partitions.
     assert!(first > 0 && second > 0, "{first} and {second} rows were served");
-    assert!(first + second > edits.len() as u64 / 4, "{first} and {second} rows were served");
+    assert!(
+        first + second > edits.len() as u64 / 4,
+        "{first} and {second} rows were served"
+    );
 }
 
 #[tokio::test]
@@ -72,8 +78,15 @@ async fn a_killed_worker_fails_the_task_and_nothing_is_published() {
     let mut process = worker(&server, "w1");
     let (url, asked) = stalled_source();
     let source = extern_json(&json!({"type": "http", "uris": [url]}), "x long");
-    let task = server.submit(&format!("INSERT INTO t SELECT x FROM {source} PARTITIONED BY ALL"), json!({})).await;
-    tokio::task::spawn_blocking(move || asked.recv().unwrap()).await.unwrap();
+    let task = server
+        .submit(
+            &format!("INSERT INTO t SELECT x FROM {source} PARTITIONED BY ALL"),
+            json!({}),
+        )
+        .await;
+    tokio::task::spawn_blocking(move || asked.recv().unwrap())
+        .await
+        .unwrap();
     process.kill();
     let started = Instant::now();
     let status = server.wait(&task).await;
@@ -81,9 +94,17 @@ async fn a_killed_worker_fails_the_task_and_nothing_is_published() {
     assert_eq!(status["statusCode"], "FAILED");
     let error = &server.report(&task).await["status"]["errorReport"]["error"];
     assert_eq!(error["errorCode"], "WorkerFailed", "{error}");
-    assert_eq!(server.rows("SELECT COUNT(*) FROM sys.segments").await, [[json!(0)]]);
+    assert_eq!(
+        server.rows("SELECT COUNT(*) FROM sys.segments").await,
+        [[json!(0)]]
+    );
     // A new worker takes over.
     let _second = worker(&server, "w2");
-    server.run("REPLACE INTO t OVERWRITE ALL SELECT 1 AS x PARTITIONED BY ALL", json!({})).await;
+    server
+        .run(
+            "REPLACE INTO t OVERWRITE ALL SELECT 1 AS x PARTITIONED BY ALL",
+            json!({}),
+        )
+        .await;
     assert_eq!(server.count("t").await, 1);
 }

@@ -81,14 +81,23 @@ pub struct Client {
 impl Client {
     /// A client of `http://host:port` or `host:port`. Connects when it is first used.
     pub fn connect(address: &str) -> Result<Client, ClientError> {
-        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let uri = if address.contains("://") {
+            address.to_owned()
+        } else {
+            format!("http://{address}")
+        };
         let endpoint = Endpoint::from_shared(uri)
-            .map_err(|source| ClientError::Address { address: address.to_owned(), source })?
+            .map_err(|source| ClientError::Address {
+                address: address.to_owned(),
+                source,
+            })?
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_while_idle(true);
-        Ok(Client { channel: endpoint.connect_lazy() })
+        Ok(Client {
+            channel: endpoint.connect_lazy(),
+        })
     }
 
     fn tasks(&self) -> TaskServiceClient<Channel> {
@@ -123,38 +132,66 @@ impl Client {
     }
 
     /// Submits a statement as a task.
-    pub async fn submit(&self, request: tasks::SubmitTaskRequest) -> Result<tasks::SubmitTaskResponse, ClientError> {
+    pub async fn submit(
+        &self,
+        request: tasks::SubmitTaskRequest,
+    ) -> Result<tasks::SubmitTaskResponse, ClientError> {
         Ok(self.tasks().submit_task(request).await?.into_inner())
     }
 
     /// A task by id.
     pub async fn task(&self, task_id: &str) -> Result<tasks::Task, ClientError> {
-        let request = || tasks::GetTaskRequest { task_id: task_id.to_owned() };
-        let answer = self.read(|| async { self.tasks().get_task(request()).await }).await?;
-        answer.task.ok_or_else(|| ApiError::internal("the server sent no task").into())
+        let request = || tasks::GetTaskRequest {
+            task_id: task_id.to_owned(),
+        };
+        let answer = self
+            .read(|| async { self.tasks().get_task(request()).await })
+            .await?;
+        answer
+            .task
+            .ok_or_else(|| ApiError::internal("the server sent no task").into())
     }
 
     /// One page of tasks, newest first.
-    pub async fn list(&self, request: tasks::ListTasksRequest) -> Result<tasks::ListTasksResponse, ClientError> {
-        self.read(|| async { self.tasks().list_tasks(request.clone()).await }).await
+    pub async fn list(
+        &self,
+        request: tasks::ListTasksRequest,
+    ) -> Result<tasks::ListTasksResponse, ClientError> {
+        self.read(|| async { self.tasks().list_tasks(request.clone()).await })
+            .await
     }
 
     /// Asks a task to stop.
     pub async fn cancel(&self, task_id: &str) -> Result<tasks::State, ClientError> {
-        let request = tasks::CancelTaskRequest { task_id: task_id.to_owned() };
+        let request = tasks::CancelTaskRequest {
+            task_id: task_id.to_owned(),
+        };
         Ok(self.tasks().cancel_task(request).await?.into_inner().state())
     }
 
     /// The report of a task.
     pub async fn report(&self, task_id: &str) -> Result<tasks::TaskReport, ClientError> {
-        let request = || tasks::GetTaskReportRequest { task_id: task_id.to_owned() };
-        let answer = self.read(|| async { self.tasks().get_task_report(request()).await }).await?;
-        answer.report.ok_or_else(|| ApiError::internal("the server sent no report").into())
+        let request = || tasks::GetTaskReportRequest {
+            task_id: task_id.to_owned(),
+        };
+        let answer = self
+            .read(|| async { self.tasks().get_task_report(request()).await })
+            .await?;
+        answer
+            .report
+            .ok_or_else(|| ApiError::internal("the server sent no report").into())
     }
 
     /// Follows a task until it ends.
-    pub async fn watch(&self, task_id: &str, interval_ms: u32) -> Result<Streaming<tasks::WatchTaskResponse>, ClientError> {
-        let request = tasks::WatchTaskRequest { task_id: task_id.to_owned(), interval_ms };
+    pub async fn watch(
+        &self,
+        task_id: &str,
+        interval_ms: u32,
+    ) -> Result<Streaming<tasks::WatchTaskResponse>, ClientError> {
+        let request = tasks::WatchTaskRequest {
+            task_id: task_id.to_owned(),
+            interval_ms,
+        };
         Ok(self.tasks().watch_task(request).await?.into_inner())
     }
 
@@ -162,12 +199,19 @@ impl Client {
     pub async fn query(&self, request: queries::RunQueryRequest) -> Result<QueryResult, ClientError> {
         let answer = self.queries().run_query(request).await?.into_inner();
         let rows = self.rows(answer.ticket).await?;
-        Ok(QueryResult { query_id: answer.query_id, columns: answer.columns, explain: answer.explain, rows })
+        Ok(QueryResult {
+            query_id: answer.query_id,
+            columns: answer.columns,
+            explain: answer.explain,
+            rows,
+        })
     }
 
     /// Stops a statement that runs at once.
     pub async fn cancel_query(&self, query_id: &str) -> Result<(), ClientError> {
-        let request = queries::CancelQueryRequest { query_id: query_id.to_owned() };
+        let request = queries::CancelQueryRequest {
+            query_id: query_id.to_owned(),
+        };
         self.queries().cancel_query(request).await?;
         Ok(())
     }
@@ -179,7 +223,12 @@ impl Client {
     ) -> Result<BoxStream<'static, Result<RecordBatch, ClientError>>, ClientError> {
         let mut flight =
             FlightServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let messages: Streaming<FlightData> = flight.do_get(Ticket { ticket: ticket.into() }).await?.into_inner();
+        let messages: Streaming<FlightData> = flight
+            .do_get(Ticket {
+                ticket: ticket.into(),
+            })
+            .await?
+            .into_inner();
         let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
         let rows = FlightRecordBatchStream::new_from_flight_data(messages).map_err(|error| match error {
             FlightError::Tonic(status) => ClientError::from(*status),
@@ -191,11 +240,18 @@ impl Client {
     /// All datasources.
     pub async fn list_datasources(&self) -> Result<Vec<datasources::Datasource>, ClientError> {
         let request = || datasources::ListDatasourcesRequest {};
-        Ok(self.read(|| async { self.datasources().list_datasources(request()).await }).await?.datasources)
+        Ok(self
+            .read(|| async { self.datasources().list_datasources(request()).await })
+            .await?
+            .datasources)
     }
 
     /// All segments of a datasource.
-    pub async fn segments(&self, datasource: &str, overshadowed: bool) -> Result<Vec<datasources::Segment>, ClientError> {
+    pub async fn segments(
+        &self,
+        datasource: &str,
+        overshadowed: bool,
+    ) -> Result<Vec<datasources::Segment>, ClientError> {
         let mut segments = Vec::new();
         let mut request = datasources::ListSegmentsRequest {
             datasource: datasource.to_owned(),
@@ -203,7 +259,9 @@ impl Client {
             ..Default::default()
         };
         loop {
-            let page = self.read(|| async { self.datasources().list_segments(request.clone()).await }).await?;
+            let page = self
+                .read(|| async { self.datasources().list_segments(request.clone()).await })
+                .await?;
             segments.extend(page.segments);
             if page.next_page_token.is_empty() {
                 return Ok(segments);
@@ -214,8 +272,13 @@ impl Client {
 
     /// Columns of a datasource.
     pub async fn schema(&self, datasource: &str) -> Result<Vec<tasks::Column>, ClientError> {
-        let request = || datasources::GetSchemaRequest { datasource: datasource.to_owned() };
-        Ok(self.read(|| async { self.datasources().get_schema(request()).await }).await?.columns)
+        let request = || datasources::GetSchemaRequest {
+            datasource: datasource.to_owned(),
+        };
+        Ok(self
+            .read(|| async { self.datasources().get_schema(request()).await })
+            .await?
+            .columns)
     }
 }
 

@@ -63,10 +63,19 @@ pub fn report_json(report: &pb::TaskReport, rows: Option<Vec<Value>>) -> Value {
     payload.put("stages", report.stages.iter().map(stage_json).collect::<Vec<_>>());
     payload.put("counters", counters_json(&report.counters));
     if let Some(results) = &report.results {
-        let signature: Vec<Value> =
-            results.columns.iter().map(|column| json!({"name": column.name, "type": column.r#type})).collect();
-        let types: Vec<&str> = results.columns.iter().map(|column| column.sql_type.as_str()).collect();
-        let truncated = rows.as_ref().is_some_and(|rows| (rows.len() as i64) < results.row_count);
+        let signature: Vec<Value> = results
+            .columns
+            .iter()
+            .map(|column| json!({"name": column.name, "type": column.r#type}))
+            .collect();
+        let types: Vec<&str> = results
+            .columns
+            .iter()
+            .map(|column| column.sql_type.as_str())
+            .collect();
+        let truncated = rows
+            .as_ref()
+            .is_some_and(|rows| (rows.len() as i64) < results.row_count);
         let mut out = Object::default();
         out.put("signature", signature);
         out.put("sqlTypeNames", json!(types));
@@ -81,7 +90,10 @@ pub fn report_json(report: &pb::TaskReport, rows: Option<Vec<Value>>) -> Value {
         json!({"type": "multiStageQuery", "taskId": report.task_id, "payload": payload.json()}),
     );
     if let Some(context) = &report.task_context_json {
-        out.put("taskContext", json!({"type": "taskContext", "taskId": report.task_id, "payload": parsed(context)}));
+        out.put(
+            "taskContext",
+            json!({"type": "taskContext", "taskId": report.task_id, "payload": parsed(context)}),
+        );
     }
     out.json()
 }
@@ -91,7 +103,10 @@ fn status_json(status: &pb::StatusReport) -> Value {
     out.put("status", status.status.clone());
     out.put_some("errorReport", status.error_report.as_ref().map(error_json));
     if !status.warnings.is_empty() {
-        out.put("warnings", status.warnings.iter().map(error_json).collect::<Vec<_>>());
+        out.put(
+            "warnings",
+            status.warnings.iter().map(error_json).collect::<Vec<_>>(),
+        );
     }
     out.put_some("startTime", status.start_time_ms.map(iso));
     out.put("durationMs", status.duration_ms);
@@ -104,7 +119,9 @@ fn status_json(status: &pb::StatusReport) -> Value {
                 "durationMs": worker.duration_ms,
                 "pendingMs": worker.pending_ms,
             });
-            let attempts = workers.entry(worker.worker_number.to_string()).or_insert_with(|| json!([]));
+            let attempts = workers
+                .entry(worker.worker_number.to_string())
+                .or_insert_with(|| json!([]));
             if let Some(attempts) = attempts.as_array_mut() {
                 attempts.push(stats);
             }
@@ -127,13 +144,19 @@ fn status_json(status: &pb::StatusReport) -> Value {
         out.put("segmentLoadWaiterStatus", wait.json());
     }
     if let Some(report) = &status.segment_report {
-        out.put("segmentReport", json!({"shardSpec": report.shard_spec, "details": report.details}));
+        out.put(
+            "segmentReport",
+            json!({"shardSpec": report.shard_spec, "details": report.details}),
+        );
     }
     out.json()
 }
 
 fn columns_json(columns: &[pb::Column]) -> Vec<Value> {
-    columns.iter().map(|column| json!({"name": column.name, "type": column.r#type})).collect()
+    columns
+        .iter()
+        .map(|column| json!({"name": column.name, "type": column.r#type}))
+        .collect()
 }
 
 fn input_json(input: &pb::StageInput) -> Value {
@@ -157,7 +180,10 @@ fn input_json(input: &pb::StageInput) -> Value {
 fn definition_json(definition: &pb::StageDefinition) -> Value {
     let mut out = Object::default();
     out.put("id", definition.id.clone());
-    out.put("input", definition.inputs.iter().map(input_json).collect::<Vec<_>>());
+    out.put(
+        "input",
+        definition.inputs.iter().map(input_json).collect::<Vec<_>>(),
+    );
     if !definition.broadcast.is_empty() {
         out.put("broadcast", json!(definition.broadcast));
     }
@@ -214,10 +240,16 @@ fn stage_json(stage: &pb::StageReport) -> Value {
 fn counters_json(counters: &[pb::Counter]) -> Value {
     let mut stages = Map::new();
     for counter in counters {
-        let Some(value) = counter.value.as_ref().map(counter_json) else { continue };
-        let workers = stages.entry(counter.stage_number.to_string()).or_insert_with(|| json!({}));
+        let Some(value) = counter.value.as_ref().map(counter_json) else {
+            continue;
+        };
+        let workers = stages
+            .entry(counter.stage_number.to_string())
+            .or_insert_with(|| json!({}));
         if let Some(workers) = workers.as_object_mut() {
-            let names = workers.entry(counter.worker_number.to_string()).or_insert_with(|| json!({}));
+            let names = workers
+                .entry(counter.worker_number.to_string())
+                .or_insert_with(|| json!({}));
             if let Some(names) = names.as_object_mut() {
                 names.insert(counter.name.clone(), value);
             }
@@ -246,7 +278,14 @@ fn counter_json(value: &pb::counter::Value) -> Value {
         }
         Counter::SortProgress(sort) => {
             out.put("type", "sortProgress");
-            out.put("totalMergingLevels", if sort.trivially_complete { -1 } else { sort.total_merging_levels });
+            out.put(
+                "totalMergingLevels",
+                if sort.trivially_complete {
+                    -1
+                } else {
+                    sort.total_merging_levels
+                },
+            );
             let map = |levels: &std::collections::HashMap<u32, i64>| {
                 let sorted: std::collections::BTreeMap<_, _> = levels.iter().collect();
                 json!(sorted)
@@ -255,7 +294,11 @@ fn counter_json(value: &pb::counter::Value) -> Value {
             out.put("levelToMergedBatches", map(&sort.level_to_merged_batches));
             out.put(
                 "totalMergersForUltimateLevel",
-                if sort.trivially_complete { -1 } else { sort.total_mergers_for_ultimate_level },
+                if sort.trivially_complete {
+                    -1
+                } else {
+                    sort.total_mergers_for_ultimate_level
+                },
             );
             if sort.trivially_complete {
                 out.put("triviallyComplete", true);
@@ -280,7 +323,10 @@ fn counter_json(value: &pb::counter::Value) -> Value {
             out.put("type", "cpus");
             let sorted: std::collections::BTreeMap<_, _> = cpus.counters.iter().collect();
             for (label, cpu) in sorted {
-                out.put(label, json!({"type": "cpu", "cpu": cpu.cpu_ns, "wall": cpu.wall_ns}));
+                out.put(
+                    label,
+                    json!({"type": "cpu", "cpu": cpu.cpu_ns, "wall": cpu.wall_ns}),
+                );
             }
         }
         Counter::Storage(storage) => {

@@ -33,7 +33,10 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// Rows of a partition of all outputs, unless some are on disk.
     pub fn collect(outputs: &[Arc<StageOutput>], partition: u32) -> Result<Option<Gathered>, ExchangeError> {
-        let mut gathered = Gathered { batches: Vec::new(), positions: Vec::new() };
+        let mut gathered = Gathered {
+            batches: Vec::new(),
+            positions: Vec::new(),
+        };
         for output in outputs {
             let complete = match output.content() {
                 Content::Runs { runs, .. } => {
@@ -71,13 +74,18 @@ impl Gathered {
         let first = self.batches.len() as u32;
         self.batches.extend(run.batches.iter().cloned());
         let codes = run.order.get(range).unwrap_or(&[]);
-        self.positions.extend(codes.iter().map(|code| (first + code.batch() as u32, code.row() as u32)));
+        self.positions.extend(
+            codes
+                .iter()
+                .map(|code| (first + code.batch() as u32, code.row() as u32)),
+        );
         true
     }
 
     fn add_batch(&mut self, batch: RecordBatch) {
         let number = self.batches.len() as u32;
-        self.positions.extend((0..batch.num_rows() as u32).map(|row| (number, row)));
+        self.positions
+            .extend((0..batch.num_rows() as u32).map(|row| (number, row)));
         self.batches.push(batch);
     }
 
@@ -89,7 +97,14 @@ impl Gathered {
         keys: Vec<SortKey>,
         memory: MemoryReservation,
     ) -> BoxStream<'static, Result<RecordBatch, ExchangeError>> {
-        let state = Emit { gathered: self, schema, keys, order: None, next: 0, _memory: memory };
+        let state = Emit {
+            gathered: self,
+            schema,
+            keys,
+            order: None,
+            next: 0,
+            _memory: memory,
+        };
         stream::try_unfold(state, |mut state| async move {
             let batch = state.next_batch()?;
             Ok(batch.map(|batch| (batch, state)))
@@ -101,27 +116,42 @@ impl Gathered {
         let mut packed = Packed::new(self.rows());
         let mut rest: Vec<(SortField, ArrayParts)> = Vec::new();
         for key in keys {
-            let field =
-                schema.fields().get(key.column).ok_or(ExchangeError::BadKeyColumn { column: key.column })?;
+            let field = schema
+                .fields()
+                .get(key.column)
+                .ok_or(ExchangeError::BadKeyColumn { column: key.column })?;
             let parts = self.column(key.column)?;
             let numbers = if rest.is_empty() { rank(&parts, key)? } else { None };
             match numbers {
                 Some(numbers) if packed.fits(&numbers) => packed.append(&numbers),
-                _ => rest.push((SortField::new_with_options(field.data_type().clone(), key.options()), parts)),
+                _ => rest.push((
+                    SortField::new_with_options(field.data_type().clone(), key.options()),
+                    parts,
+                )),
             }
         }
-        let rows = if rest.is_empty() { None } else { Some(encode(rest)?) };
+        let rows = if rest.is_empty() {
+            None
+        } else {
+            Some(encode(rest)?)
+        };
         Ok(packed.sort(rows.as_ref()))
     }
 
     /// Values of a column at all positions, in parts.
     fn column(&self, column: usize) -> Result<ArrayParts, ExchangeError> {
-        let arrays: Vec<&dyn Array> = self.batches.iter().map(|batch| batch.column(column).as_ref()).collect();
+        let arrays: Vec<&dyn Array> = self
+            .batches
+            .iter()
+            .map(|batch| batch.column(column).as_ref())
+            .collect();
         self.positions
             .chunks(KEY_ROWS)
             .map(|chunk| {
-                let indices: Vec<(usize, usize)> =
-                    chunk.iter().map(|(batch, row)| (*batch as usize, *row as usize)).collect();
+                let indices: Vec<(usize, usize)> = chunk
+                    .iter()
+                    .map(|(batch, row)| (*batch as usize, *row as usize))
+                    .collect();
                 Ok(interleave(&arrays, &indices)?)
             })
             .collect()
@@ -171,9 +201,14 @@ struct Numbers {
 
 fn rank(parts: &[ArrayRef], key: &SortKey) -> Result<Option<Numbers>, ExchangeError> {
     match parts.first().map(|part| part.data_type()) {
-        Some(DataType::Int64 | DataType::Timestamp(TimeUnit::Millisecond, _)) => Ok(rank_integers(parts, key)),
+        Some(DataType::Int64 | DataType::Timestamp(TimeUnit::Millisecond, _)) => {
+            Ok(rank_integers(parts, key))
+        }
         Some(_) => rank_distinct(parts, key),
-        None => Ok(Some(Numbers { values: Vec::new(), bits: 0 })),
+        None => Ok(Some(Numbers {
+            values: Vec::new(),
+            bits: 0,
+        })),
     }
 }
 
@@ -191,21 +226,29 @@ fn rank_integers(parts: &[ArrayRef], key: &SortKey) -> Option<Numbers> {
     }
     if least > most {
         // Nulls only.
-        return Some(Numbers { values: vec![0; parts.iter().map(|part| part.len()).sum()], bits: 0 });
+        return Some(Numbers {
+            values: vec![0; parts.iter().map(|part| part.len()).sum()],
+            bits: 0,
+        });
     }
     // Room for nulls below and above.
     let span = most.abs_diff(least).checked_add(2)?;
     let mut values = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
     for part in parts {
         let own = integers(part);
-        values.extend(own.iter().enumerate().map(|(row, value)| match (part.is_valid(row), key.nulls_first) {
-            (true, _) if key.descending => most.abs_diff(*value) + 1,
-            (true, _) => value.abs_diff(least) + 1,
-            (false, true) => 0,
-            (false, false) => span,
+        values.extend(own.iter().enumerate().map(|(row, value)| {
+            match (part.is_valid(row), key.nulls_first) {
+                (true, _) if key.descending => most.abs_diff(*value) + 1,
+                (true, _) => value.abs_diff(least) + 1,
+                (false, true) => 0,
+                (false, false) => span,
+            }
         }));
     }
-    Some(Numbers { values, bits: u64::BITS - span.leading_zeros() })
+    Some(Numbers {
+        values,
+        bits: u64::BITS - span.leading_zeros(),
+    })
 }
 
 fn integers(array: &ArrayRef) -> &[i64] {
@@ -217,9 +260,13 @@ fn integers(array: &ArrayRef) -> &[i64] {
 
 /// None when there are too many different values.
 fn rank_distinct(parts: &[ArrayRef], key: &SortKey) -> Result<Option<Numbers>, ExchangeError> {
-    let Some(first) = parts.first() else { return Ok(None) };
-    let converter =
-        RowConverter::new(vec![SortField::new_with_options(first.data_type().clone(), key.options())])?;
+    let Some(first) = parts.first() else {
+        return Ok(None);
+    };
+    let converter = RowConverter::new(vec![SortField::new_with_options(
+        first.data_type().clone(),
+        key.options(),
+    )])?;
     let most = DISTINCT_VALUES.min(parts.iter().map(|part| part.len()).sum::<usize>() / 4 + 1);
     let mut ids: HashMap<Box<[u8]>, u64> = HashMap::new();
     let mut values = Vec::new();
@@ -259,7 +306,10 @@ fn encode(columns: Vec<(SortField, ArrayParts)>) -> Result<Rows, ExchangeError> 
     let converter = RowConverter::new(fields)?;
     let mut rows = converter.empty_rows(0, 0);
     for part in 0..parts.first().map_or(0, Vec::len) {
-        let columns: Vec<ArrayRef> = parts.iter().filter_map(|column| column.get(part).cloned()).collect();
+        let columns: Vec<ArrayRef> = parts
+            .iter()
+            .filter_map(|column| column.get(part).cloned())
+            .collect();
         converter.append(&mut rows, &columns)?;
     }
     Ok(rows)
@@ -275,7 +325,11 @@ struct Packed {
 impl Packed {
     fn new(rows: usize) -> Packed {
         let index_bits = u64::BITS - (rows as u64).leading_zeros();
-        Packed { entries: vec![0; rows], bits: 0, index_bits }
+        Packed {
+            entries: vec![0; rows],
+            bits: 0,
+            index_bits,
+        }
     }
 
     fn fits(&self, numbers: &Numbers) -> bool {
@@ -307,10 +361,16 @@ impl Packed {
         } else if self.bits + index_bits <= u64::BITS {
             let mut entries: Vec<u64> = self.entries.iter().map(|entry| *entry as u64).collect();
             entries.sort_unstable();
-            return entries.into_iter().map(|entry| (u128::from(entry) & mask) as u32).collect();
+            return entries
+                .into_iter()
+                .map(|entry| (u128::from(entry) & mask) as u32)
+                .collect();
         } else {
             self.entries.sort_unstable();
         }
-        self.entries.into_iter().map(|entry| (entry & mask) as u32).collect()
+        self.entries
+            .into_iter()
+            .map(|entry| (entry & mask) as u32)
+            .collect()
     }
 }

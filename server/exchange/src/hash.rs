@@ -38,7 +38,11 @@ impl HashDivider {
 
     /// Takes a batch of `bytes` bytes.
     pub fn push(&mut self, batch: RecordBatch, bytes: usize) -> Result<(), ExchangeError> {
-        let columns: Vec<ArrayRef> = self.columns.iter().map(|column| batch.column(*column).clone()).collect();
+        let columns: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .map(|column| batch.column(*column).clone())
+            .collect();
         self.hashes.clear();
         self.hashes.resize(batch.num_rows(), 0);
         create_hashes(&columns, &RandomState::with_seed(SEED), &mut self.hashes)?;

@@ -47,16 +47,27 @@ impl KeyCodec {
         {
             return Err(ExchangeError::BadKeyColumn { column: time_column });
         }
-        let converter = if keys.is_empty() { None } else { Some(converter(schema, keys)?) };
-        Ok(KeyCodec { converter, columns: keys.iter().map(|key| key.column).collect(), bucket })
+        let converter = if keys.is_empty() {
+            None
+        } else {
+            Some(converter(schema, keys)?)
+        };
+        Ok(KeyCodec {
+            converter,
+            columns: keys.iter().map(|key| key.column).collect(),
+            bucket,
+        })
     }
 
     /// Fails with `InsertTimeNull` on a row without time, if there are time chunks.
     pub fn encode(&self, batch: &RecordBatch) -> Result<BatchKeys, ExchangeError> {
         let rows = match &self.converter {
             Some(converter) => {
-                let columns: Vec<ArrayRef> =
-                    self.columns.iter().map(|column| Arc::clone(batch.column(*column))).collect();
+                let columns: Vec<ArrayRef> = self
+                    .columns
+                    .iter()
+                    .map(|column| Arc::clone(batch.column(*column)))
+                    .collect();
                 Some(converter.convert_columns(&columns)?)
             }
             None => None,
@@ -80,9 +91,15 @@ fn converter(schema: &Schema, keys: &[SortKey]) -> Result<RowConverter, Exchange
             .fields()
             .get(key.column)
             .ok_or(ExchangeError::BadKeyColumn { column: key.column })?;
-        Ok(SortField::new_with_options(field.data_type().clone(), key.options()))
+        Ok(SortField::new_with_options(
+            field.data_type().clone(),
+            key.options(),
+        ))
     };
-    let fields = keys.iter().map(field).collect::<Result<Vec<_>, ExchangeError>>()?;
+    let fields = keys
+        .iter()
+        .map(field)
+        .collect::<Result<Vec<_>, ExchangeError>>()?;
     Ok(RowConverter::new(fields)?)
 }
 
@@ -92,7 +109,9 @@ fn bucket_starts(times: &ArrayRef, bucket: Bucket) -> Result<Vec<i64>, ExchangeE
     }
     let cast_times;
     let values: &[i64] = match times.data_type() {
-        DataType::Timestamp(TimeUnit::Millisecond, _) => times.as_primitive::<TimestampMillisecondType>().values(),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            times.as_primitive::<TimestampMillisecondType>().values()
+        }
         DataType::Int64 => times.as_primitive::<Int64Type>().values(),
         _ => {
             cast_times = cast(times, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
@@ -131,7 +150,10 @@ impl Bucket {
 impl BatchKeys {
     pub fn size(&self) -> usize {
         self.rows.as_ref().map_or(0, Rows::size)
-            + self.buckets.as_ref().map_or(0, |buckets| buckets.len() * size_of::<i64>())
+            + self
+                .buckets
+                .as_ref()
+                .map_or(0, |buckets| buckets.len() * size_of::<i64>())
     }
 
     /// Encoded key columns of a row.
@@ -141,7 +163,11 @@ impl BatchKeys {
 
     /// Chunk of a row.
     pub fn bucket(&self, row: usize) -> i64 {
-        self.buckets.as_ref().and_then(|buckets| buckets.get(row)).copied().unwrap_or(0)
+        self.buckets
+            .as_ref()
+            .and_then(|buckets| buckets.get(row))
+            .copied()
+            .unwrap_or(0)
     }
 
     pub fn buckets(&self) -> Option<&[i64]> {
@@ -153,7 +179,11 @@ impl BatchKeys {
     }
 
     pub fn key(&self, row: usize, ordinal: u64) -> Key<'_> {
-        Key { bucket_ms: self.bucket(row), row: self.row(row), ordinal }
+        Key {
+            bucket_ms: self.bucket(row),
+            row: self.row(row),
+            ordinal,
+        }
     }
 }
 
@@ -171,7 +201,11 @@ impl<'a> Key<'a> {
     /// The reverse of `to_bytes`.
     pub fn parse(bucket_ms: i64, bytes: &'a [u8]) -> Result<Key<'a>, ExchangeError> {
         match bytes.split_last_chunk::<ORDINAL_BYTES>() {
-            Some((row, ordinal)) => Ok(Key { bucket_ms, row, ordinal: u64::from_be_bytes(*ordinal) }),
+            Some((row, ordinal)) => Ok(Key {
+                bucket_ms,
+                row,
+                ordinal: u64::from_be_bytes(*ordinal),
+            }),
             None => Err(ExchangeError::BadKey { length: bytes.len() }),
         }
     }
@@ -186,5 +220,8 @@ pub fn decode_key(key: &[u8], schema: &Schema, keys: &[SortKey]) -> Result<Vec<S
     let converter = converter(schema, keys)?;
     let parser = converter.parser();
     let columns = converter.convert_rows(std::iter::once(parser.parse(parsed.row)))?;
-    columns.iter().map(|column| Ok(ScalarValue::try_from_array(column, 0)?)).collect()
+    columns
+        .iter()
+        .map(|column| Ok(ScalarValue::try_from_array(column, 0)?))
+        .collect()
 }

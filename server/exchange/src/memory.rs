@@ -34,7 +34,10 @@ pub(crate) struct HeldMemory {
 
 impl HeldMemory {
     pub fn new(name: String, usage: &Arc<Usage>, pool: &Arc<dyn MemoryPool>) -> HeldMemory {
-        HeldMemory { usage: Arc::clone(usage), reservation: MemoryConsumer::new(name).register(pool) }
+        HeldMemory {
+            usage: Arc::clone(usage),
+            reservation: MemoryConsumer::new(name).register(pool),
+        }
     }
 
     /// False when neither the exchange's bound nor the pool has this much left.
@@ -65,7 +68,9 @@ impl HeldMemory {
 
 impl Drop for HeldMemory {
     fn drop(&mut self) {
-        self.usage.memory.fetch_sub(self.reservation.size() as u64, Ordering::Relaxed);
+        self.usage
+            .memory
+            .fetch_sub(self.reservation.size() as u64, Ordering::Relaxed);
     }
 }
 
@@ -76,7 +81,8 @@ pub(crate) fn value_bytes(batch: &RecordBatch) -> usize {
         .iter()
         .map(|column| {
             let data = column.to_data();
-            data.get_slice_memory_size().unwrap_or_else(|_overflow| data.get_array_memory_size())
+            data.get_slice_memory_size()
+                .unwrap_or_else(|_overflow| data.get_array_memory_size())
         })
         .sum()
 }
@@ -85,6 +91,14 @@ pub(crate) fn value_bytes(batch: &RecordBatch) -> usize {
 /// buffers is accounted with its own slices.
 pub(crate) fn kept_bytes(batch: &RecordBatch) -> usize {
     let values = value_bytes(batch);
-    let buffers: usize = batch.columns().iter().map(|column| column.get_buffer_memory_size()).sum();
-    if buffers <= values.saturating_mul(2) { buffers } else { values }
+    let buffers: usize = batch
+        .columns()
+        .iter()
+        .map(|column| column.get_buffer_memory_size())
+        .sum();
+    if buffers <= values.saturating_mul(2) {
+        buffers
+    } else {
+        values
+    }
 }

@@ -49,12 +49,17 @@ pub(crate) fn merge(
 /// None when there are no keys.
 pub(crate) fn ordering(schema: &Schema, keys: &[SortKey]) -> Result<Option<LexOrdering>, ExchangeError> {
     let expression = |key: &SortKey| {
-        let field =
-            schema.fields().get(key.column).ok_or(ExchangeError::BadKeyColumn { column: key.column })?;
+        let field = schema
+            .fields()
+            .get(key.column)
+            .ok_or(ExchangeError::BadKeyColumn { column: key.column })?;
         let column = Arc::new(Column::new(field.name(), key.column));
         Ok(PhysicalSortExpr::new(column, key.options()))
     };
-    let expressions = keys.iter().map(expression).collect::<Result<Vec<_>, ExchangeError>>()?;
+    let expressions = keys
+        .iter()
+        .map(expression)
+        .collect::<Result<Vec<_>, ExchangeError>>()?;
     Ok(LexOrdering::new(expressions))
 }
 

@@ -77,7 +77,13 @@ impl StageOutput {
         content: Content,
         memory: HeldMemory,
     ) -> StageOutput {
-        StageOutput { id, schema, shuffle, content, _memory: memory }
+        StageOutput {
+            id,
+            schema,
+            shuffle,
+            content,
+            _memory: memory,
+        }
     }
 
     /// Whose output.
@@ -100,7 +106,11 @@ impl StageOutput {
         match &self.content {
             Content::Pieces(partitions) => partitions
                 .iter()
-                .map(|pieces| PartitionSize { rows: pieces.rows, bytes: pieces.bytes, frames: pieces.frames })
+                .map(|pieces| PartitionSize {
+                    rows: pieces.rows,
+                    bytes: pieces.bytes,
+                    frames: pieces.frames,
+                })
                 .collect(),
             Content::Runs { runs, cuts, .. } => {
                 let cuts = cuts.get().map_or(&[][..], Vec::as_slice);
@@ -197,8 +207,12 @@ impl StageOutput {
 
     /// Rows of each run that belong to a partition of sorted output.
     pub(crate) fn ranges(&self, partition: u32) -> Result<&[Range<u64>], ExchangeError> {
-        let Content::Runs { cuts, .. } = &self.content else { return Ok(&[]) };
-        let cuts = cuts.get().ok_or_else(|| ExchangeError::NoBoundaries { id: self.id.clone() })?;
+        let Content::Runs { cuts, .. } = &self.content else {
+            return Ok(&[]);
+        };
+        let cuts = cuts
+            .get()
+            .ok_or_else(|| ExchangeError::NoBoundaries { id: self.id.clone() })?;
         match cuts.get(partition as usize) {
             Some(ranges) => Ok(ranges),
             None => Err(self.no_partition(partition, cuts.len())),
@@ -206,7 +220,11 @@ impl StageOutput {
     }
 
     pub(crate) fn no_partition(&self, partition: u32, count: usize) -> ExchangeError {
-        ExchangeError::NoPartition { id: self.id.clone(), partition, count }
+        ExchangeError::NoPartition {
+            id: self.id.clone(),
+            partition,
+            count,
+        }
     }
 }
 
@@ -251,10 +269,23 @@ fn cut_run(run: &Run, codec: &KeyCodec, ranges: &[PartitionRange]) -> Result<Vec
     }
     let mut keys = Vec::with_capacity(ranges.len() * 2);
     for range in ranges {
-        let least = Key { bucket_ms: range.bucket_ms, row: &[], ordinal: 0 };
-        keys.push(range.start.as_ref().map_or(Ok(least), |start| key(range.bucket_ms, start))?);
+        let least = Key {
+            bucket_ms: range.bucket_ms,
+            row: &[],
+            ordinal: 0,
+        };
+        keys.push(
+            range
+                .start
+                .as_ref()
+                .map_or(Ok(least), |start| key(range.bucket_ms, start))?,
+        );
         let next = range.bucket_ms.checked_add(1);
-        let after = next.map(|bucket_ms| Key { bucket_ms, row: &[], ordinal: 0 });
+        let after = next.map(|bucket_ms| Key {
+            bucket_ms,
+            row: &[],
+            ordinal: 0,
+        });
         match (&range.end, after) {
             (Some(end), _) => keys.push(key(range.bucket_ms, end)?),
             (None, Some(after)) => keys.push(after),

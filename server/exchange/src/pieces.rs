@@ -168,9 +168,14 @@ pub(crate) fn spill(
     let file = Arc::new(writer.finish()?);
     for (partition, rows) in partitions.iter_mut().zip(ranges) {
         // Rows in memory are always younger than those on disk.
-        partition.pieces.retain(|piece| matches!(piece, Piece::Spilled { .. }));
+        partition
+            .pieces
+            .retain(|piece| matches!(piece, Piece::Spilled { .. }));
         if !rows.is_empty() {
-            partition.pieces.push(Piece::Spilled { file: Arc::clone(&file), rows });
+            partition.pieces.push(Piece::Spilled {
+                file: Arc::clone(&file),
+                rows,
+            });
         }
         memory.shrink(std::mem::take(&mut partition.held));
     }

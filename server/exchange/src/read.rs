@@ -112,14 +112,25 @@ pub fn read(
                 let ticket = PieceTicket::new(&source.id, request.partition, order);
                 (client.read(address.clone(), ticket), true)
             }
-            (None, None) => return Err(ExchangeError::OutputMissing { id: source.id.clone() }),
+            (None, None) => {
+                return Err(ExchangeError::OutputMissing {
+                    id: source.id.clone(),
+                });
+            }
         };
         let counters = Arc::clone(&request.counters);
-        streams.push(conform(rows, &schema).inspect_ok(move |batch| counters.add(batch, remote)).boxed());
+        streams.push(
+            conform(rows, &schema)
+                .inspect_ok(move |batch| counters.add(batch, remote))
+                .boxed(),
+        );
     }
     match request.order {
         ReadOrder::Any => Ok(merge::sendable(stream::iter(streams).flatten().boxed(), &schema)),
-        ReadOrder::Keys => Ok(merge::sendable(merge::merge(streams, &schema, &request.keys)?, &schema)),
+        ReadOrder::Keys => Ok(merge::sendable(
+            merge::merge(streams, &schema, &request.keys)?,
+            &schema,
+        )),
         ReadOrder::By(keys) => sort(stream::iter(streams).flatten().boxed(), &schema, &keys, context),
     }
 }
@@ -145,7 +156,10 @@ fn counted(
     remote: bool,
 ) -> SendableRecordBatchStream {
     let counters = Arc::clone(counters);
-    merge::sendable(rows.inspect_ok(move |batch| counters.add(batch, remote)).boxed(), schema)
+    merge::sendable(
+        rows.inspect_ok(move |batch| counters.add(batch, remote)).boxed(),
+        schema,
+    )
 }
 
 /// Gives all batches the schema that the reader knows; names and metadata may differ from the writer's.
@@ -158,7 +172,11 @@ fn conform(rows: Batches, schema: &SchemaRef) -> Batches {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let columns = batch.columns().to_vec();
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            Arc::clone(&schema),
+            columns,
+            &options,
+        )?)
     })
     .boxed()
 }
@@ -177,11 +195,22 @@ fn sort(
     let mut all_keys = keys.to_vec();
     all_keys.push(SortKey::ascending(schema.fields().len()));
     let Some(ordering) = merge::ordering(&numbered_schema, &all_keys)? else {
-        return Err(ExchangeError::BadKeyColumn { column: schema.fields().len() });
+        return Err(ExchangeError::BadKeyColumn {
+            column: schema.fields().len(),
+        });
     };
-    let input = OneStream { schema: Arc::clone(&numbered_schema), rows: Mutex::new(Some(numbered)) };
-    let input =
-        StreamingTableExec::try_new(numbered_schema, vec![Arc::new(input)], None, Vec::new(), false, None)?;
+    let input = OneStream {
+        schema: Arc::clone(&numbered_schema),
+        rows: Mutex::new(Some(numbered)),
+    };
+    let input = StreamingTableExec::try_new(
+        numbered_schema,
+        vec![Arc::new(input)],
+        None,
+        Vec::new(),
+        false,
+        None,
+    )?;
     let sorted = SortExec::new(ordering, Arc::new(input)).execute(0, Arc::clone(context))?;
     let columns: Vec<usize> = (0..schema.fields().len()).collect();
     let rows = sorted.map(move |batch| Ok(batch?.project(&columns)?));
@@ -220,7 +249,11 @@ impl PartitionStream for OneStream {
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = self.rows.lock().take().unwrap_or_else(|| stream::iter([Err(ExchangeError::Stopped)]).boxed());
+        let rows = self
+            .rows
+            .lock()
+            .take()
+            .unwrap_or_else(|| stream::iter([Err(ExchangeError::Stopped)]).boxed());
         merge::sendable(rows, &self.schema)
     }
 }

@@ -75,7 +75,10 @@ pub struct ExchangeStats {
 impl Exchange {
     /// Makes the spill directory, or empties it.
     pub fn new(config: ExchangeConfig) -> Result<Exchange, ExchangeError> {
-        let usage = Arc::new(Usage { memory_limit: config.memory_limit_bytes, ..Usage::default() });
+        let usage = Arc::new(Usage {
+            memory_limit: config.memory_limit_bytes,
+            ..Usage::default()
+        });
         let spill = SpillDirectory::open(&config.spill_directory, &usage)?;
         let shared = Shared {
             outputs: Mutex::new(HashMap::new()),
@@ -84,7 +87,9 @@ impl Exchange {
             spill,
             served: Served::default(),
         };
-        Ok(Exchange { shared: Arc::new(shared) })
+        Ok(Exchange {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Starts an output. A row of more than `max_frame_bytes` bytes fails it.
@@ -102,7 +107,11 @@ impl Exchange {
     }
 
     /// Cuts sorted output. Returns rows by partition. Repeated calls change nothing. May read from disk.
-    pub fn set_boundaries(&self, id: &WorkOrderId, ranges: Vec<PartitionRange>) -> Result<Vec<u64>, ExchangeError> {
+    pub fn set_boundaries(
+        &self,
+        id: &WorkOrderId,
+        ranges: Vec<PartitionRange>,
+    ) -> Result<Vec<u64>, ExchangeError> {
         self.get(id)?.set_boundaries(&ranges)
     }
 
@@ -112,7 +121,8 @@ impl Exchange {
     }
 
     pub(crate) fn get(&self, id: &WorkOrderId) -> Result<Arc<StageOutput>, ExchangeError> {
-        self.find(id).ok_or_else(|| ExchangeError::OutputMissing { id: id.clone() })
+        self.find(id)
+            .ok_or_else(|| ExchangeError::OutputMissing { id: id.clone() })
     }
 
     /// Forgets an output. Who reads it now may go on.
@@ -130,8 +140,12 @@ impl Exchange {
 
     /// Forgets all outputs of a task.
     pub fn release_task(&self, task: &TaskId) {
-        let released: Vec<_> =
-            self.shared.outputs.lock().extract_if(|id, _| id.task == *task).collect();
+        let released: Vec<_> = self
+            .shared
+            .outputs
+            .lock()
+            .extract_if(|id, _| id.task == *task)
+            .collect();
         drop(released);
     }
 
@@ -167,7 +181,9 @@ impl Shared {
     pub fn publish(&self, output: Arc<StageOutput>) -> Result<(), ExchangeError> {
         let mut outputs = self.outputs.lock();
         if outputs.contains_key(output.id()) {
-            return Err(ExchangeError::OutputExists { id: output.id().clone() });
+            return Err(ExchangeError::OutputExists {
+                id: output.id().clone(),
+            });
         }
         outputs.insert(output.id().clone(), output);
         Ok(())

@@ -68,7 +68,8 @@ impl MemoryRun {
 
     /// Rows before the key.
     pub fn position(&self, key: Key<'_>) -> u64 {
-        self.order.partition_point(|code| self.key(*code).is_some_and(|own| own < key)) as u64
+        self.order
+            .partition_point(|code| self.key(*code).is_some_and(|own| own < key)) as u64
     }
 
     /// Copies rows of the sorted order together.
@@ -97,14 +98,23 @@ impl MemoryRun {
             let codes = self.order.get(start..end).unwrap_or(&[]);
             let rows = self.gather(start..end)?;
             let mut columns = rows.columns().to_vec();
-            columns.push(Arc::new(codes.iter().map(|code| Some(self.ordinal(*code))).collect::<UInt64Array>()));
+            columns.push(Arc::new(
+                codes
+                    .iter()
+                    .map(|code| Some(self.ordinal(*code)))
+                    .collect::<UInt64Array>(),
+            ));
             writer.write(&RecordBatch::try_new(Arc::clone(&with_ordinal), columns)?)?;
             if let Some(key) = codes.first().and_then(|code| self.key(*code)) {
                 first_keys.push((key.bucket_ms, key.row.into(), key.ordinal));
             }
             start = end;
         }
-        Ok(SpilledRun { file: Arc::new(writer.finish()?), first_keys, bytes: self.bytes })
+        Ok(SpilledRun {
+            file: Arc::new(writer.finish()?),
+            first_keys,
+            bytes: self.bytes,
+        })
     }
 }
 
@@ -126,16 +136,25 @@ impl SpilledRun {
         block_cache: &mut BlockCache,
     ) -> Result<u64, ExchangeError> {
         let blocks = self.first_keys.partition_point(|(bucket_ms, row, ordinal)| {
-            Key { bucket_ms: *bucket_ms, row, ordinal: *ordinal } < key
+            Key {
+                bucket_ms: *bucket_ms,
+                row,
+                ordinal: *ordinal,
+            } < key
         });
-        let Some(block) = blocks.checked_sub(1) else { return Ok(0) };
+        let Some(block) = blocks.checked_sub(1) else {
+            return Ok(0);
+        };
         let keys = block_cache.keys(self, block, codec)?;
         let before = keys.position(key);
         Ok(self.file.block_start(block) + before as u64)
     }
 
     fn stream(&self, range: Range<u64>) -> BoxStream<'static, Result<RecordBatch, ExchangeError>> {
-        self.file.stream(range).map(|batch| without_ordinal(batch?)).boxed()
+        self.file
+            .stream(range)
+            .map(|batch| without_ordinal(batch?))
+            .boxed()
     }
 }
 
@@ -162,14 +181,23 @@ impl BlockKeys {
         while low < high {
             let middle = low + (high - low) / 2;
             let ordinal = self.ordinals.get(middle).copied().unwrap_or(u64::MAX);
-            if self.keys.key(middle, ordinal) < key { low = middle + 1 } else { high = middle }
+            if self.keys.key(middle, ordinal) < key {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         low
     }
 }
 
 impl BlockCache {
-    fn keys(&mut self, run: &SpilledRun, block: usize, codec: &KeyCodec) -> Result<&BlockKeys, ExchangeError> {
+    fn keys(
+        &mut self,
+        run: &SpilledRun,
+        block: usize,
+        codec: &KeyCodec,
+    ) -> Result<&BlockKeys, ExchangeError> {
         if self.keys.as_ref().is_none_or(|(cached, _)| *cached != block) {
             let mut reader = match self.reader.take() {
                 Some(reader) => reader,
@@ -179,7 +207,13 @@ impl BlockCache {
             self.reader = Some(reader);
             let column: &ArrayRef = batch.column(batch.num_columns() - 1);
             let ordinals = column.as_primitive::<UInt64Type>().values().to_vec();
-            self.keys = Some((block, BlockKeys { keys: codec.encode(&batch)?, ordinals }));
+            self.keys = Some((
+                block,
+                BlockKeys {
+                    keys: codec.encode(&batch)?,
+                    ordinals,
+                },
+            ));
         }
         match &self.keys {
             Some((_, keys)) => Ok(keys),
@@ -232,7 +266,10 @@ impl Run {
     }
 
     /// Rows of a range, in order.
-    pub fn stream(self: &Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<RecordBatch, ExchangeError>> {
+    pub fn stream(
+        self: &Arc<Self>,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<RecordBatch, ExchangeError>> {
         match self.as_ref() {
             Run::Spilled(run) => run.stream(range),
             Run::Memory(_) => {

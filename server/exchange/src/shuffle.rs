@@ -19,11 +19,18 @@ pub struct SortKey {
 impl SortKey {
     /// Smallest first, nulls before all values.
     pub fn ascending(column: usize) -> SortKey {
-        SortKey { column, descending: false, nulls_first: true }
+        SortKey {
+            column,
+            descending: false,
+            nulls_first: true,
+        }
     }
 
     pub(crate) fn options(&self) -> SortOptions {
-        SortOptions { descending: self.descending, nulls_first: self.nulls_first }
+        SortOptions {
+            descending: self.descending,
+            nulls_first: self.nulls_first,
+        }
     }
 }
 

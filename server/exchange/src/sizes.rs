@@ -45,7 +45,10 @@ pub(crate) fn measure(batch: &RecordBatch) -> Result<RowSizes, ArrowError> {
         };
         total.iter().zip(&widest).map(weigh).collect()
     });
-    Ok(RowSizes { largest: u64::from(largest), weights })
+    Ok(RowSizes {
+        largest: u64::from(largest),
+        weights,
+    })
 }
 
 fn fixed_width(data_type: &DataType) -> Option<u32> {
@@ -53,7 +56,9 @@ fn fixed_width(data_type: &DataType) -> Option<u32> {
         DataType::Null => Some(0),
         DataType::Boolean => Some(1),
         DataType::FixedSizeBinary(width) => u32::try_from(*width).ok(),
-        other => other.primitive_width().and_then(|width| u32::try_from(width).ok()),
+        other => other
+            .primitive_width()
+            .and_then(|width| u32::try_from(width).ok()),
     }
 }
 
@@ -112,9 +117,9 @@ fn lengths<O: ArrowNativeType>(offsets: &OffsetBuffer<O>) -> Vec<u32> {
 fn sums<O: ArrowNativeType>(offsets: &OffsetBuffer<O>, values: &[u32]) -> Vec<u32> {
     let offsets: &[O] = offsets;
     let range = |pair: &[O]| match pair {
-        [start, end] => values
-            .get(start.as_usize()..end.as_usize())
-            .map_or(0, |values| values.iter().fold(0_u32, |sum, value| sum.saturating_add(*value))),
+        [start, end] => values.get(start.as_usize()..end.as_usize()).map_or(0, |values| {
+            values.iter().fold(0_u32, |sum, value| sum.saturating_add(*value))
+        }),
         _ => 0,
     };
     offsets.windows(2).map(range).collect()

@@ -73,8 +73,16 @@ impl RunBuilder {
             order,
             bytes: self.bytes,
         };
-        let statistics = if statistics { sample(&run, &self.weights) } else { Vec::new() };
-        ClosedRun { run, statistics, held: self.held }
+        let statistics = if statistics {
+            sample(&run, &self.weights)
+        } else {
+            Vec::new()
+        };
+        ClosedRun {
+            run,
+            statistics,
+            held: self.held,
+        }
     }
 
     /// Keeps only the first rows of the order. Returns how much memory they hold.
@@ -182,7 +190,10 @@ fn bucket_ranks(keys: &[BatchKeys]) -> Option<Ranks> {
         }
         last.1
     };
-    Some(Ranks { by_position: all().map(rank).collect(), count: distinct.len() })
+    Some(Ranks {
+        by_position: all().map(rank).collect(),
+        count: distinct.len(),
+    })
 }
 
 /// None when there are no keys or too many different ones.
@@ -215,11 +226,17 @@ fn key_ranks(keys: &[BatchKeys], batches: &[RecordBatch], bucket_count: usize) -
     for id in &mut by_position {
         *id = ranks.get(*id as usize).copied().unwrap_or(0);
     }
-    Some(Ranks { by_position, count: sorted.len() })
+    Some(Ranks {
+        by_position,
+        count: sorted.len(),
+    })
 }
 
 fn sort_by_key(order: &mut [Code], keys: &[BatchKeys]) {
-    let bytes = |code: Code| keys.get(code.batch()).map_or(&[][..], |keys| keys.row(code.row()));
+    let bytes = |code: Code| {
+        keys.get(code.batch())
+            .map_or(&[][..], |keys| keys.row(code.row()))
+    };
     let mut entries: Vec<(u64, Code)> = order.iter().map(|code| (prefix(bytes(*code)), *code)).collect();
     entries.sort_unstable_by(|left, right| {
         left.0
@@ -248,10 +265,19 @@ fn prefix(bytes: &[u8]) -> u64 {
 fn sample(run: &MemoryRun, weights: &[Option<Vec<u32>>]) -> Vec<BucketStatistics> {
     let weight = |code: Code| {
         let weights = weights.get(code.batch()).and_then(Option::as_ref);
-        weights.and_then(|weights| weights.get(code.row())).map_or(1, |weight| u64::from(*weight))
+        weights
+            .and_then(|weights| weights.get(code.row()))
+            .map_or(1, |weight| u64::from(*weight))
     };
-    let bucket = |code: &Code| run.keys.get(code.batch()).map_or(0, |keys| keys.bucket(code.row()));
-    let parts: Vec<&[Code]> = run.order.chunk_by(|left, right| bucket(left) == bucket(right)).collect();
+    let bucket = |code: &Code| {
+        run.keys
+            .get(code.batch())
+            .map_or(0, |keys| keys.bucket(code.row()))
+    };
+    let parts: Vec<&[Code]> = run
+        .order
+        .chunk_by(|left, right| bucket(left) == bucket(right))
+        .collect();
     let keys_per_bucket = (KEYS_PER_ORDER / parts.len().max(1)).max(1);
     let sample_bucket = |part: &[Code]| {
         let step = part.len().div_ceil(keys_per_bucket).max(1);
@@ -259,7 +285,10 @@ fn sample(run: &MemoryRun, weights: &[Option<Vec<u32>>]) -> Vec<BucketStatistics
             .chunks(step)
             .filter_map(|chunk| {
                 let key = run.key(*chunk.first()?)?;
-                Some((key.to_bytes(), chunk.iter().map(|code| weight(*code)).sum::<u64>()))
+                Some((
+                    key.to_bytes(),
+                    chunk.iter().map(|code| weight(*code)).sum::<u64>(),
+                ))
             })
             .collect();
         BucketStatistics {

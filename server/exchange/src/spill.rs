@@ -50,7 +50,10 @@ impl SpillDirectory {
                 std::fs::remove_file(&file).map_err(disk("remove", &file))?;
             }
         }
-        Ok(SpillDirectory { path: Arc::new(path.to_path_buf()), usage: Arc::clone(usage) })
+        Ok(SpillDirectory {
+            path: Arc::new(path.to_path_buf()),
+            usage: Arc::clone(usage),
+        })
     }
 
     pub fn create(&self, schema: &SchemaRef) -> Result<SpillWriter, ExchangeError> {
@@ -58,11 +61,21 @@ impl SpillDirectory {
             .prefix(PREFIX)
             .suffix(SUFFIX)
             .tempfile_in(self.path.as_path())
-            .map_err(|source| ExchangeError::Disk { action: "create a file in", path: self.path.to_path_buf(), source })?;
+            .map_err(|source| ExchangeError::Disk {
+                action: "create a file in",
+                path: self.path.to_path_buf(),
+                source,
+            })?;
         let (file, path) = file.into_parts();
         let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
-        let writer = FileWriter::try_new_with_options(BufWriter::with_capacity(1 << 20, file), schema, options)?;
-        Ok(SpillWriter { writer, path, starts: vec![0], usage: Arc::clone(&self.usage) })
+        let writer =
+            FileWriter::try_new_with_options(BufWriter::with_capacity(1 << 20, file), schema, options)?;
+        Ok(SpillWriter {
+            writer,
+            path,
+            starts: vec![0],
+            usage: Arc::clone(&self.usage),
+        })
     }
 }
 
@@ -86,16 +99,31 @@ impl SpillWriter {
     pub fn finish(mut self) -> Result<SpillFile, ExchangeError> {
         self.writer.finish()?;
         let path = self.path.to_path_buf();
-        let file = self.writer.into_inner()?.into_inner().map_err(|error| ExchangeError::Disk {
-            action: "write",
-            path: path.clone(),
-            source: error.into_error(),
-        })?;
-        let bytes =
-            file.metadata().map_err(|source| ExchangeError::Disk { action: "measure", path, source })?.len();
+        let file = self
+            .writer
+            .into_inner()?
+            .into_inner()
+            .map_err(|error| ExchangeError::Disk {
+                action: "write",
+                path: path.clone(),
+                source: error.into_error(),
+            })?;
+        let bytes = file
+            .metadata()
+            .map_err(|source| ExchangeError::Disk {
+                action: "measure",
+                path,
+                source,
+            })?
+            .len();
         self.usage.disk.fetch_add(bytes, Ordering::Relaxed);
         self.usage.spilled.fetch_add(bytes, Ordering::Relaxed);
-        Ok(SpillFile { path: self.path, starts: self.starts, bytes, usage: self.usage })
+        Ok(SpillFile {
+            path: self.path,
+            starts: self.starts,
+            bytes,
+            usage: self.usage,
+        })
     }
 }
 
@@ -155,18 +183,34 @@ impl SpillFile {
     }
 
     /// Rows of a range, block by block. Each block is read on a thread for blocking work.
-    pub fn stream(self: &Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<RecordBatch, ExchangeError>> {
-        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
-        let state = Cursor { file: Arc::clone(self), reader: None, block: first, range };
+    pub fn stream(
+        self: &Arc<Self>,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<RecordBatch, ExchangeError>> {
+        let first = self
+            .starts
+            .partition_point(|start| *start <= range.start)
+            .saturating_sub(1);
+        let state = Cursor {
+            file: Arc::clone(self),
+            reader: None,
+            block: first,
+            range,
+        };
         stream::try_unfold(state, |mut cursor| async move {
-            if cursor.block >= cursor.file.blocks() || cursor.file.block_start(cursor.block) >= cursor.range.end {
+            if cursor.block >= cursor.file.blocks()
+                || cursor.file.block_start(cursor.block) >= cursor.range.end
+            {
                 return Ok(None);
             }
             let task = SpawnedTask::spawn_blocking(move || {
                 let batch = cursor.next()?;
                 Ok::<_, ExchangeError>((batch, cursor))
             });
-            task.join().await.map_err(|_stopped| ExchangeError::Stopped)?.map(Some)
+            task.join()
+                .await
+                .map_err(|_stopped| ExchangeError::Stopped)?
+                .map(Some)
         })
         .boxed()
     }

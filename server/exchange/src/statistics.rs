@@ -85,7 +85,11 @@ pub(crate) fn shrink(buckets: &mut [BucketStatistics]) {
         }
     }
     loop {
-        let bytes: usize = buckets.iter().flat_map(|bucket| &bucket.keys).map(|key| key.0.len()).sum();
+        let bytes: usize = buckets
+            .iter()
+            .flat_map(|bucket| &bucket.keys)
+            .map(|key| key.0.len())
+            .sum();
         let widest = buckets.iter_mut().max_by_key(|bucket| bucket.keys.len());
         match widest {
             Some(bucket) if bytes > KEY_BYTES_PER_ORDER && bucket.keys.len() > 1 => halve(&mut bucket.keys),
@@ -126,7 +130,11 @@ pub fn cut_boundaries(merged: &[BucketStatistics], target: CutTarget) -> Vec<Par
     };
     if ranges.is_empty() {
         let bucket_ms = merged.first().map_or(0, |bucket| bucket.bucket_ms);
-        return vec![PartitionRange { bucket_ms, start: None, end: None }];
+        return vec![PartitionRange {
+            bucket_ms,
+            start: None,
+            end: None,
+        }];
     }
     ranges
 }
@@ -137,10 +145,18 @@ fn cut_all(merged: &[BucketStatistics], size: u64) -> Vec<PartitionRange> {
         let mut start = None;
         for index in cut_positions(bucket, size.max(1)) {
             let end = bucket.keys.get(index).map(|key| key.0.clone());
-            ranges.push(PartitionRange { bucket_ms: bucket.bucket_ms, start, end: end.clone() });
+            ranges.push(PartitionRange {
+                bucket_ms: bucket.bucket_ms,
+                start,
+                end: end.clone(),
+            });
             start = end;
         }
-        ranges.push(PartitionRange { bucket_ms: bucket.bucket_ms, start, end: None });
+        ranges.push(PartitionRange {
+            bucket_ms: bucket.bucket_ms,
+            start,
+            end: None,
+        });
     }
     ranges
 }
@@ -173,7 +189,10 @@ mod key_list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(keys: &[(Bytes, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-        let keys: Vec<(String, u64)> = keys.iter().map(|(key, weight)| (STANDARD.encode(key), *weight)).collect();
+        let keys: Vec<(String, u64)> = keys
+            .iter()
+            .map(|(key, weight)| (STANDARD.encode(key), *weight))
+            .collect();
         keys.serialize(serializer)
     }
 
@@ -198,6 +217,7 @@ mod optional_key {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
         let key = Option::<String>::deserialize(deserializer)?;
-        key.map(|key| STANDARD.decode(key).map(Bytes::from).map_err(D::Error::custom)).transpose()
+        key.map(|key| STANDARD.decode(key).map(Bytes::from).map_err(D::Error::custom))
+            .transpose()
     }
 }

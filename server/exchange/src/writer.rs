@@ -56,7 +56,11 @@ pub struct OutputWriter {
 }
 
 enum Rows {
-    Unsorted { partitions: Vec<Pieces>, divider: Option<HashDivider>, divider_held: usize },
+    Unsorted {
+        partitions: Vec<Pieces>,
+        divider: Option<HashDivider>,
+        divider_held: usize,
+    },
     Sorted(Box<SortedRows>),
 }
 
@@ -89,7 +93,12 @@ impl OutputWriter {
                 let partitions = (*partitions).max(1) as usize;
                 Rows::unsorted(partitions, Some(HashDivider::new(columns.clone(), partitions)))
             }
-            Shuffle::Sort { keys, bucket, statistics, limit } => {
+            Shuffle::Sort {
+                keys,
+                bucket,
+                statistics,
+                limit,
+            } => {
                 // Without boundaries, chunks would only get between the reader and the keys.
                 let bucket = bucket.filter(|_| *statistics);
                 let limit = limit.filter(|_| !*statistics);
@@ -108,7 +117,17 @@ impl OutputWriter {
         };
         let memory = shared.hold_memory(&id);
         let spill_minimum = shared.spill_minimum();
-        Ok(OutputWriter { shared, id, schema, shuffle, max_frame_bytes, memory, rows, bytes: 0, spill_minimum })
+        Ok(OutputWriter {
+            shared,
+            id,
+            schema,
+            shuffle,
+            max_frame_bytes,
+            memory,
+            rows,
+            bytes: 0,
+            spill_minimum,
+        })
     }
 
     /// Adds rows. `partition` counts only under `Shuffle::None`. Fails with `InsertTimeNull`, `TooManyBuckets` and
@@ -117,7 +136,11 @@ impl OutputWriter {
         let mut start = 0;
         while start < batch.num_rows() {
             let rows = RUN_BATCH_ROWS.min(batch.num_rows() - start);
-            let part = if rows == batch.num_rows() { batch.clone() } else { batch.slice(start, rows) };
+            let part = if rows == batch.num_rows() {
+                batch.clone()
+            } else {
+                batch.slice(start, rows)
+            };
             start += rows;
             self.write_part(partition as usize, part)?;
         }
@@ -165,7 +188,14 @@ impl OutputWriter {
         bytes: usize,
         to_hold: usize,
     ) -> Result<(), ExchangeError> {
-        let Rows::Unsorted { partitions, divider, divider_held } = &mut self.rows else { return Ok(()) };
+        let Rows::Unsorted {
+            partitions,
+            divider,
+            divider_held,
+        } = &mut self.rows
+        else {
+            return Ok(());
+        };
         match divider {
             Some(divider) => {
                 divider.push(batch, bytes)?;
@@ -176,7 +206,11 @@ impl OutputWriter {
                 Ok(())
             }
             None => {
-                let partition = if self.shuffle == Shuffle::None { partition } else { 0 };
+                let partition = if self.shuffle == Shuffle::None {
+                    partition
+                } else {
+                    0
+                };
                 if partitions.len() <= partition {
                     partitions.resize_with(partition + 1, Pieces::default);
                 }
@@ -194,7 +228,11 @@ impl OutputWriter {
             return Ok(());
         }
         match &mut self.rows {
-            Rows::Unsorted { partitions, divider, divider_held } => {
+            Rows::Unsorted {
+                partitions,
+                divider,
+                divider_held,
+            } => {
                 let held: usize = partitions.iter().map(Pieces::held).sum::<usize>() + *divider_held;
                 if held >= self.spill_minimum {
                     if let Some(divider) = divider {
@@ -220,10 +258,26 @@ impl OutputWriter {
 
     /// Ends the output and makes it readable.
     pub fn finish(self) -> Result<OutputSummary, ExchangeError> {
-        let OutputWriter { shared, id, schema, shuffle, memory, rows, bytes, .. } = self;
-        let mut summary = OutputSummary { bytes, ..OutputSummary::default() };
+        let OutputWriter {
+            shared,
+            id,
+            schema,
+            shuffle,
+            memory,
+            rows,
+            bytes,
+            ..
+        } = self;
+        let mut summary = OutputSummary {
+            bytes,
+            ..OutputSummary::default()
+        };
         let content = match rows {
-            Rows::Unsorted { mut partitions, mut divider, mut divider_held } => {
+            Rows::Unsorted {
+                mut partitions,
+                mut divider,
+                mut divider_held,
+            } => {
                 if let Some(divider) = &mut divider {
                     flush(divider, &mut divider_held, &mut partitions, &memory)?;
                 }
@@ -242,7 +296,11 @@ impl OutputWriter {
             }
         };
         let output = Arc::new(StageOutput::new(id, schema, shuffle, content, memory));
-        summary.partition_rows = output.partitions().iter().map(|partition| partition.rows).collect();
+        summary.partition_rows = output
+            .partitions()
+            .iter()
+            .map(|partition| partition.rows)
+            .collect();
         summary.frames = output.frames();
         shared.publish(output)?;
         Ok(summary)
@@ -253,7 +311,11 @@ impl Rows {
     fn unsorted(partitions: usize, divider: Option<HashDivider>) -> Rows {
         let mut pieces = Vec::new();
         pieces.resize_with(partitions, Pieces::default);
-        Rows::Unsorted { partitions: pieces, divider, divider_held: 0 }
+        Rows::Unsorted {
+            partitions: pieces,
+            divider,
+            divider_held: 0,
+        }
     }
 }
 
@@ -287,7 +349,8 @@ impl SortedRows {
     fn note(&mut self, batch: &RecordBatch, keys: &crate::keys::BatchKeys) -> Result<(), ExchangeError> {
         if !self.has_multiple_values {
             let mut columns = self.codec.key_columns().iter();
-            self.has_multiple_values = columns.any(|column| sizes::has_multiple_values(batch.column(*column)));
+            self.has_multiple_values =
+                columns.any(|column| sizes::has_multiple_values(batch.column(*column)));
         }
         let mut last = None;
         for bucket in keys.buckets().unwrap_or(&[]) {
@@ -303,7 +366,8 @@ impl SortedRows {
     }
 
     fn is_wasteful(&self) -> bool {
-        self.limit.is_some_and(|limit| self.builder.rows() >= limit.saturating_mul(4).max(LIMITED_ROWS_MIN))
+        self.limit
+            .is_some_and(|limit| self.builder.rows() >= limit.saturating_mul(4).max(LIMITED_ROWS_MIN))
     }
 
     fn throw_away(&mut self, memory: &HeldMemory) -> Result<(), ExchangeError> {
@@ -323,7 +387,11 @@ impl SortedRows {
         if self.builder.rows() == 0 {
             return;
         }
-        let ClosedRun { mut run, statistics, held } = std::mem::take(&mut self.builder).close(self.gathers);
+        let ClosedRun {
+            mut run,
+            statistics,
+            held,
+        } = std::mem::take(&mut self.builder).close(self.gathers);
         if let Some(limit) = self.limit {
             run.order.truncate(limit);
         }
@@ -331,7 +399,12 @@ impl SortedRows {
         self.runs.push((Run::Memory(run), held));
     }
 
-    fn spill(&mut self, schema: &SchemaRef, shared: &Shared, memory: &HeldMemory) -> Result<(), ExchangeError> {
+    fn spill(
+        &mut self,
+        schema: &SchemaRef,
+        shared: &Shared,
+        memory: &HeldMemory,
+    ) -> Result<(), ExchangeError> {
         for (run, held) in &mut self.runs {
             if let Run::Memory(rows) = run {
                 *run = Run::Spilled(rows.spill(schema, &shared.spill)?);

@@ -14,5 +14,10 @@ const APPROXIMATE_COUNTS: [&str; 4] = [
 ];
 
 pub(crate) fn functions() -> Vec<Arc<AggregateUDF>> {
-    vec![Arc::new(approx_distinct_udaf().as_ref().clone().with_aliases(APPROXIMATE_COUNTS))]
+    vec![Arc::new(
+        approx_distinct_udaf()
+            .as_ref()
+            .clone()
+            .with_aliases(APPROXIMATE_COUNTS),
+    )]
 }

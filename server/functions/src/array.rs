@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, ListArray, ListBuilder, StringArray, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int64Array, ListArray, ListBuilder, StringArray, StringBuilder,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::exec_err;
@@ -57,7 +59,11 @@ fn lists(args: &Args, index: usize) -> Result<Vec<Option<Texts>>> {
     }
     let array = cast(&array, &returns_texts(&[])?)?;
     let Some(list) = array.as_any().downcast_ref::<ListArray>() else {
-        return exec_err!("argument {} of {} is no list", index + 1, args.name.to_uppercase());
+        return exec_err!(
+            "argument {} of {} is no list",
+            index + 1,
+            args.name.to_uppercase()
+        );
     };
     Ok(list
         .iter()
@@ -86,7 +92,10 @@ fn array_to_mv(args: &Args) -> Result<ArrayRef> {
 }
 
 fn mv_length(args: &Args) -> Result<ArrayRef> {
-    let lengths: Int64Array = lists(args, 0)?.into_iter().map(|list| list.map(|list| list.len() as i64)).collect();
+    let lengths: Int64Array = lists(args, 0)?
+        .into_iter()
+        .map(|list| list.map(|list| list.len() as i64))
+        .collect();
     Ok(Arc::new(lengths))
 }
 
@@ -98,7 +107,11 @@ fn compare(args: &Args, all: bool) -> Result<ArrayRef> {
         .map(|(left, right)| {
             let (left, right) = (left?, right?);
             let inside = |item: &Option<String>| left.contains(item);
-            Some(if all { right.iter().all(inside) } else { right.iter().any(inside) })
+            Some(if all {
+                right.iter().all(inside)
+            } else {
+                right.iter().any(inside)
+            })
         })
         .collect();
     Ok(Arc::new(found))
@@ -135,7 +148,14 @@ fn string_to_mv(args: &Args) -> Result<ArrayRef> {
     let texts: StringArray = args
         .text(0)?
         .iter()
-        .map(|text| joined(text?.split(separator.as_str()).map(|part| Some(part.to_owned())).collect()))
+        .map(|text| {
+            joined(
+                text?
+                    .split(separator.as_str())
+                    .map(|part| Some(part.to_owned()))
+                    .collect(),
+            )
+        })
         .collect();
     Ok(Arc::new(texts))
 }

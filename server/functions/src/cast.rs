@@ -21,11 +21,17 @@ pub(crate) fn functions() -> Vec<Function> {
 }
 
 fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
 fn zone(args: &Args) -> Result<Zone> {
-    Ok(args.literal(1)?.and_then(|text| Zone::parse(&text)).unwrap_or(Zone::Utc))
+    Ok(args
+        .literal(1)?
+        .and_then(|text| Zone::parse(&text))
+        .unwrap_or(Zone::Utc))
 }
 
 fn timestamp(args: &Args) -> Result<ArrayRef> {
@@ -33,21 +39,35 @@ fn timestamp(args: &Args) -> Result<ArrayRef> {
         return Ok(Arc::new(args.time(0)?));
     }
     let zone = zone(args)?;
-    Ok(times(args.text(0)?.iter().map(|text| crate::time::parse_in(text?, zone))))
+    Ok(times(
+        args.text(0)?
+            .iter()
+            .map(|text| crate::time::parse_in(text?, zone)),
+    ))
 }
 
 fn varchar(args: &Args) -> Result<ArrayRef> {
     match args.data_type(0) {
         DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-            let shape = if matches!(args.data_type(0), DataType::Timestamp(..)) { "yyyy-MM-dd HH:mm:ss" } else { "yyyy-MM-dd" };
+            let shape = if matches!(args.data_type(0), DataType::Timestamp(..)) {
+                "yyyy-MM-dd HH:mm:ss"
+            } else {
+                "yyyy-MM-dd"
+            };
             let (zone, pattern) = (zone(args)?, Pattern::parse(shape));
             let values: TimestampMillisecondArray = args.time(0)?;
-            let text: StringArray =
-                values.iter().map(|ms| pattern.as_ref()?.format(ms?, zone)).collect();
+            let text: StringArray = values
+                .iter()
+                .map(|ms| pattern.as_ref()?.format(ms?, zone))
+                .collect();
             Ok(Arc::new(text))
         }
         DataType::Float32 | DataType::Float64 => {
-            let text: StringArray = args.double(0)?.iter().map(|value| value.map(java_double)).collect();
+            let text: StringArray = args
+                .double(0)?
+                .iter()
+                .map(|value| value.map(java_double))
+                .collect();
             Ok(Arc::new(text))
         }
         _ => Ok(Arc::new(args.text(0)?)),
@@ -65,7 +85,11 @@ pub(crate) fn java_double(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude == 0.0 || (1e-3..1e7).contains(&magnitude) {
         let text = value.to_string();
-        return if text.contains('.') { text } else { format!("{text}.0") };
+        return if text.contains('.') {
+            text
+        } else {
+            format!("{text}.0")
+        };
     }
     let text = format!("{value:E}");
     match text.split_once('E') {
@@ -109,7 +133,10 @@ fn double(args: &Args) -> Result<ArrayRef> {
 }
 
 fn safe(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
-    let options = CastOptions { safe: true, ..CastOptions::default() };
+    let options = CastOptions {
+        safe: true,
+        ..CastOptions::default()
+    };
     Ok(cast_with_options(array, to, &options)?)
 }
 
@@ -117,7 +144,11 @@ fn safe(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
 pub(crate) fn parse_long(text: &str) -> Option<i64> {
     let text = text.trim();
     let text = text.strip_prefix('+').unwrap_or(text);
-    text.parse().ok().or_else(|| parse_double(text).filter(|value| value.is_finite()).map(|value| value as i64))
+    text.parse().ok().or_else(|| {
+        parse_double(text)
+            .filter(|value| value.is_finite())
+            .map(|value| value as i64)
+    })
 }
 
 /// Java's spellings of a double.

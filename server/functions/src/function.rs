@@ -43,16 +43,35 @@ impl Hash for Function {
 
 impl Function {
     /// A function of `least` to `most` arguments of any type.
-    pub(crate) fn new(name: &'static str, (least, most): (usize, usize), types: Types, body: Body) -> Function {
+    pub(crate) fn new(
+        name: &'static str,
+        (least, most): (usize, usize),
+        types: Types,
+        body: Body,
+    ) -> Function {
         let any = (least..=most.min(least + 8))
-            .map(|count| if count == 0 { TypeSignature::Nullary } else { TypeSignature::Any(count) })
+            .map(|count| {
+                if count == 0 {
+                    TypeSignature::Nullary
+                } else {
+                    TypeSignature::Any(count)
+                }
+            })
             .collect();
         let signature = if most > least + 8 {
             Signature::variadic_any(Volatility::Immutable)
         } else {
             Signature::one_of(any, Volatility::Immutable)
         };
-        Function { name, aliases: Vec::new(), least, most, types, body, signature }
+        Function {
+            name,
+            aliases: Vec::new(),
+            least,
+            most,
+            types,
+            body,
+            signature,
+        }
     }
 
     /// Other names.
@@ -77,14 +96,24 @@ impl ScalarUDFImpl for Function {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         if types.len() < self.least || types.len() > self.most {
-            return plan_err!("Invalid number of arguments to function '{}'", self.name.to_uppercase());
+            return plan_err!(
+                "Invalid number of arguments to function '{}'",
+                self.name.to_uppercase()
+            );
         }
         (self.types)(types)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let args = Args { name: self.name, values: args.args, rows: if constant { 1 } else { args.number_rows } };
+        let constant = args
+            .args
+            .iter()
+            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let args = Args {
+            name: self.name,
+            values: args.args,
+            rows: if constant { 1 } else { args.number_rows },
+        };
         let array = (self.body)(&args)?;
         if constant && array.len() == 1 {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
@@ -107,23 +136,37 @@ impl Args {
 
     /// Type of an argument.
     pub(crate) fn data_type(&self, index: usize) -> DataType {
-        self.values.get(index).map_or(DataType::Null, ColumnarValue::data_type)
+        self.values
+            .get(index)
+            .map_or(DataType::Null, ColumnarValue::data_type)
     }
 
     /// An argument as an array.
     pub(crate) fn array(&self, index: usize) -> Result<ArrayRef> {
         match self.values.get(index) {
             Some(value) => value.to_array(self.rows),
-            None => exec_err!("argument {} of {} is missing", index + 1, self.name.to_uppercase()),
+            None => exec_err!(
+                "argument {} of {} is missing",
+                index + 1,
+                self.name.to_uppercase()
+            ),
         }
     }
 
     fn typed<T: Array + Clone + 'static>(&self, index: usize, data_type: &DataType) -> Result<T> {
         let array = self.array(index)?;
-        let array = if array.data_type() == data_type { array } else { cast(&array, data_type)? };
+        let array = if array.data_type() == data_type {
+            array
+        } else {
+            cast(&array, data_type)?
+        };
         match array.as_any().downcast_ref::<T>() {
             Some(typed) => Ok(typed.clone()),
-            None => exec_err!("argument {} of {} has a wrong type", index + 1, self.name.to_uppercase()),
+            None => exec_err!(
+                "argument {} of {} has a wrong type",
+                index + 1,
+                self.name.to_uppercase()
+            ),
         }
     }
 
@@ -142,7 +185,10 @@ impl Args {
     /// Milliseconds: of a timestamp, a date, a number, or ISO text.
     pub(crate) fn time(&self, index: usize) -> Result<TimestampMillisecondArray> {
         let array = self.array(index)?;
-        if matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
+        if matches!(
+            array.data_type(),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        ) {
             let text = self.text(index)?;
             return Ok(text
                 .iter()
@@ -151,15 +197,22 @@ impl Args {
                 .with_timezone("UTC"));
         }
         let array = match array.data_type() {
-            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt32 | DataType::UInt64 | DataType::Null => {
-                cast(&array, &DataType::Int64)?
-            }
+            DataType::Int8
+            | DataType::Int16
+            | DataType::Int32
+            | DataType::UInt32
+            | DataType::UInt64
+            | DataType::Null => cast(&array, &DataType::Int64)?,
             _ => array,
         };
         let array = cast(&array, &time_type())?;
         match array.as_any().downcast_ref::<TimestampMillisecondArray>() {
             Some(times) => Ok(times.clone()),
-            None => exec_err!("argument {} of {} is no time", index + 1, self.name.to_uppercase()),
+            None => exec_err!(
+                "argument {} of {} is no time",
+                index + 1,
+                self.name.to_uppercase()
+            ),
         }
     }
 
@@ -176,7 +229,11 @@ impl Args {
                 other => Ok(Some(other.to_string())),
             },
             Some(ColumnarValue::Array(_)) => {
-                exec_err!("argument {} of {} must be a literal", index + 1, self.name.to_uppercase())
+                exec_err!(
+                    "argument {} of {} must be a literal",
+                    index + 1,
+                    self.name.to_uppercase()
+                )
             }
         }
     }
@@ -185,7 +242,11 @@ impl Args {
     pub(crate) fn required(&self, index: usize) -> Result<String> {
         match self.literal(index)? {
             Some(text) => Ok(text),
-            None => exec_err!("argument {} of {} must not be NULL", index + 1, self.name.to_uppercase()),
+            None => exec_err!(
+                "argument {} of {} must not be NULL",
+                index + 1,
+                self.name.to_uppercase()
+            ),
         }
     }
 }

@@ -44,7 +44,11 @@ fn follow<'v>(value: &'v Value, steps: &[String]) -> Option<&'v Value> {
         Value::Object(map) => map.get(step),
         Value::Array(items) => {
             let index: i64 = step.parse().ok()?;
-            let index = if index < 0 { index + items.len() as i64 } else { index };
+            let index = if index < 0 {
+                index + items.len() as i64
+            } else {
+                index
+            };
             items.get(usize::try_from(index).ok()?)
         }
         _ => None,
@@ -53,7 +57,9 @@ fn follow<'v>(value: &'v Value, steps: &[String]) -> Option<&'v Value> {
 
 fn at_path(args: &Args, take: fn(&Value) -> Option<String>) -> Result<ArrayRef> {
     let text = args.required(1)?;
-    let Some(steps) = path(&text) else { return exec_err!("[{text}] is not a JSON path") };
+    let Some(steps) = path(&text) else {
+        return exec_err!("[{text}] is not a JSON path");
+    };
     let found: StringArray = args
         .text(0)?
         .iter()
@@ -95,7 +101,11 @@ fn try_parse_json(args: &Args) -> Result<ArrayRef> {
     let out: StringArray = args
         .text(0)?
         .iter()
-        .map(|text| serde_json::from_str::<Value>(text?).ok().map(|value| value.to_string()))
+        .map(|text| {
+            serde_json::from_str::<Value>(text?)
+                .ok()
+                .map(|value| value.to_string())
+        })
         .collect();
     Ok(Arc::new(out))
 }
@@ -108,7 +118,8 @@ fn to_json_string(args: &Args) -> Result<ArrayRef> {
             .iter()
             .map(|text| {
                 let text = text?;
-                let value = serde_json::from_str::<Value>(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+                let value =
+                    serde_json::from_str::<Value>(text).unwrap_or_else(|_| Value::String(text.to_owned()));
                 Some(value.to_string())
             })
             .collect();

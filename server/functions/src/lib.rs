@@ -25,11 +25,18 @@ pub use zone::is_time_zone;
 
 /// Scalar functions.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    [time::functions(), cast::functions(), string::functions(), number::functions(), array::functions(), json::functions()]
-        .into_iter()
-        .flatten()
-        .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
-        .collect()
+    [
+        time::functions(),
+        cast::functions(),
+        string::functions(),
+        number::functions(),
+        array::functions(),
+        json::functions(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
+    .collect()
 }
 
 /// Aggregate functions.

@@ -5,10 +5,28 @@ use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike}
 use crate::zone::{Zone, parse_offset};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const DAYS: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
 
 /// A run of one letter, or text that stands for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +113,20 @@ impl Pattern {
                     continue;
                 }
                 'H' => local.hour() as i32,
-                'k' => if local.hour() == 0 { 24 } else { local.hour() as i32 },
-                'h' => if local.hour().is_multiple_of(12) { 12 } else { (local.hour() % 12) as i32 },
+                'k' => {
+                    if local.hour() == 0 {
+                        24
+                    } else {
+                        local.hour() as i32
+                    }
+                }
+                'h' => {
+                    if local.hour().is_multiple_of(12) {
+                        12
+                    } else {
+                        (local.hour() % 12) as i32
+                    }
+                }
                 'K' => (local.hour() % 12) as i32,
                 'm' => local.minute() as i32,
                 's' => local.second() as i32,
@@ -183,11 +213,14 @@ impl Fields {
             'E' => return text.get(name(text, &DAYS)?.1..),
             'a' => {
                 let half = text.get(..2)?.to_ascii_uppercase();
-                self.half = Some((0, match half.as_str() {
-                    "AM" => false,
-                    "PM" => true,
-                    _ => return None,
-                }));
+                self.half = Some((
+                    0,
+                    match half.as_str() {
+                        "AM" => false,
+                        "PM" => true,
+                        _ => return None,
+                    },
+                ));
                 return text.get(2..);
             }
             'Z' | 'z' => {
@@ -195,7 +228,9 @@ impl Fields {
                     self.zone = Some(Zone::Utc);
                     return Some(rest);
                 }
-                let end = text.find(|c: char| !(c.is_alphanumeric() || "+-:/_".contains(c))).unwrap_or(text.len());
+                let end = text
+                    .find(|c: char| !(c.is_alphanumeric() || "+-:/_".contains(c)))
+                    .unwrap_or(text.len());
                 let (zone, rest) = text.split_at(end);
                 self.zone = Some(match parse_offset(zone) {
                     Some(offset) => Zone::Fixed(offset),
@@ -217,13 +252,26 @@ impl Fields {
         let negative = matches!(letter, 'y' | 'Y' | 'u') && text.starts_with('-');
         let start = usize::from(negative);
         let most = if adjacent { width } else { 9 };
-        let length = text.get(start..)?.bytes().take(most).take_while(u8::is_ascii_digit).count();
-        let number: u32 = text.get(start..start + length).filter(|digits| !digits.is_empty())?.parse().ok()?;
+        let length = text
+            .get(start..)?
+            .bytes()
+            .take(most)
+            .take_while(u8::is_ascii_digit)
+            .count();
+        let number: u32 = text
+            .get(start..start + length)
+            .filter(|digits| !digits.is_empty())?
+            .parse()
+            .ok()?;
         match letter {
             'y' | 'Y' | 'u' => {
                 let year = number as i32;
                 // Two digits mean the hundred years around now, as Joda's pivot does.
-                let year = if width == 2 && length == 2 { 2000 + year - if year > 55 { 100 } else { 0 } } else { year };
+                let year = if width == 2 && length == 2 {
+                    2000 + year - if year > 55 { 100 } else { 0 }
+                } else {
+                    year
+                };
                 self.year = Some(if negative { -year } else { year });
             }
             'M' => self.month = Some(number),
@@ -251,14 +299,19 @@ impl Fields {
             (None, _) => self.hour,
         };
         let time = NaiveTime::from_hms_opt(hour, self.minute, self.second)?;
-        let local: NaiveDateTime = date.and_time(time).checked_add_signed(TimeDelta::milliseconds(self.millis.into()))?;
+        let local: NaiveDateTime = date
+            .and_time(time)
+            .checked_add_signed(TimeDelta::milliseconds(self.millis.into()))?;
         self.zone.unwrap_or(zone).instant(local)
     }
 }
 
 /// A full or three-letter name at the start of a text: its index and length.
 fn name(text: &str, names: &[&str]) -> Option<(usize, usize)> {
-    let starts = |prefix: &str| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let starts = |prefix: &str| {
+        text.get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
     names.iter().enumerate().find_map(|(index, name)| {
         if starts(name) {
             Some((index, name.len()))

@@ -25,7 +25,12 @@ impl Period {
             Some((dates, times)) => (dates, times),
             None => (rest, ""),
         };
-        let mut period = Period { months: 0, days: 0, weeks: false, millis: 0 };
+        let mut period = Period {
+            months: 0,
+            days: 0,
+            weeks: false,
+            millis: 0,
+        };
         let mut any = false;
         for (amount, unit) in parts(dates)? {
             let amount = amount as i64;
@@ -57,7 +62,9 @@ impl Period {
     /// Length if it does not depend on the calendar of the zone.
     fn fixed_ms(self, zone: Zone) -> Option<i64> {
         let calendar = self.months != 0 || (self.days != 0 && zone != Zone::Utc);
-        (!calendar).then(|| self.days * DAY_MS + self.millis).filter(|length| *length > 0)
+        (!calendar)
+            .then(|| self.days * DAY_MS + self.millis)
+            .filter(|length| *length > 0)
     }
 
     /// The same as a fixed number of milliseconds in UTC from the epoch (from a Monday for weeks): the
@@ -66,7 +73,11 @@ impl Period {
         if zone != Zone::Utc {
             return None;
         }
-        let origin = if self.weeks && self.days % 7 == 0 && self.millis == 0 { WEEK_ORIGIN_DAYS * DAY_MS } else { 0 };
+        let origin = if self.weeks && self.days % 7 == 0 && self.millis == 0 {
+            WEEK_ORIGIN_DAYS * DAY_MS
+        } else {
+            0
+        };
         self.fixed_ms(zone).map(|length| (length, origin))
     }
 
@@ -97,7 +108,11 @@ impl Period {
             let base = match origin {
                 Some(origin) => zone.local(origin)?,
                 None => {
-                    let days = if self.weeks && self.days % 7 == 0 { WEEK_ORIGIN_DAYS } else { 0 };
+                    let days = if self.weeks && self.days % 7 == 0 {
+                        WEEK_ORIGIN_DAYS
+                    } else {
+                        0
+                    };
                     NaiveDate::from_ymd_opt(1970, 1, 1)?
                         .checked_add_signed(TimeDelta::days(days))?
                         .and_time(NaiveTime::MIN)
@@ -134,7 +149,11 @@ impl Period {
     /// Start of the next bucket, or the instant itself when a bucket starts there.
     pub(crate) fn ceil(self, ms: i64, zone: Zone, origin: Option<i64>) -> Option<i64> {
         let floor = self.floor(ms, zone, origin)?;
-        if floor == ms { Some(ms) } else { self.shift(floor, 1, zone) }
+        if floor == ms {
+            Some(ms)
+        } else {
+            self.shift(floor, 1, zone)
+        }
     }
 
     /// `step` periods later.
@@ -151,7 +170,11 @@ impl Period {
 
 fn add_months(time: NaiveDateTime, months: i64) -> Option<NaiveDateTime> {
     let count = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
-    if months >= 0 { time.checked_add_months(count) } else { time.checked_sub_months(count) }
+    if months >= 0 {
+        time.checked_add_months(count)
+    } else {
+        time.checked_sub_months(count)
+    }
 }
 
 fn parts(text: &str) -> Option<Vec<(f64, char)>> {

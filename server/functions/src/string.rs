@@ -10,10 +10,18 @@ use crate::function::{Args, Function, returns_boolean, returns_long, returns_tex
 
 pub(crate) fn functions() -> Vec<Function> {
     vec![
-        Function::new("strlen", (1, 1), returns_long, length).alias(&["length", "char_length", "character_length"]),
+        Function::new("strlen", (1, 1), returns_long, length).alias(&[
+            "length",
+            "char_length",
+            "character_length",
+        ]),
         Function::new("textcat", (2, 2), returns_text, textcat),
-        Function::new("contains_string", (2, 2), returns_boolean, |args| contains(args, false)),
-        Function::new("icontains_string", (2, 2), returns_boolean, |args| contains(args, true)),
+        Function::new("contains_string", (2, 2), returns_boolean, |args| {
+            contains(args, false)
+        }),
+        Function::new("icontains_string", (2, 2), returns_boolean, |args| {
+            contains(args, true)
+        }),
         Function::new("regexp_extract", (2, 3), returns_text, regexp_extract),
         Function::new("string_format", (1, 32), returns_text, string_format),
         Function::new("parse_long", (1, 2), returns_long, parse_long),
@@ -21,15 +29,21 @@ pub(crate) fn functions() -> Vec<Function> {
 }
 
 fn length(args: &Args) -> Result<ArrayRef> {
-    let lengths: Int64Array =
-        args.text(0)?.iter().map(|text| text.map(|text| text.encode_utf16().count() as i64)).collect();
+    let lengths: Int64Array = args
+        .text(0)?
+        .iter()
+        .map(|text| text.map(|text| text.encode_utf16().count() as i64))
+        .collect();
     Ok(Arc::new(lengths))
 }
 
 fn textcat(args: &Args) -> Result<ArrayRef> {
     let (left, right) = (args.text(0)?, args.text(1)?);
-    let joined: StringArray =
-        left.iter().zip(right.iter()).map(|(left, right)| Some(format!("{}{}", left?, right?))).collect();
+    let joined: StringArray = left
+        .iter()
+        .zip(right.iter())
+        .map(|(left, right)| Some(format!("{}{}", left?, right?)))
+        .collect();
     Ok(Arc::new(joined))
 }
 
@@ -42,7 +56,13 @@ fn contains(args: &Args, ignore_case: bool) -> Result<ArrayRef> {
         .text(0)?
         .iter()
         .map(|text| {
-            text.map(|text| if ignore_case { text.to_lowercase().contains(&part) } else { text.contains(&part) })
+            text.map(|text| {
+                if ignore_case {
+                    text.to_lowercase().contains(&part)
+                } else {
+                    text.contains(&part)
+                }
+            })
         })
         .collect();
     Ok(Arc::new(found))
@@ -72,10 +92,15 @@ fn regexp_extract(args: &Args) -> Result<ArrayRef> {
 /// `%s`, `%d`, `%05d`, `%.2f`, `%x`, `%%`.
 fn string_format(args: &Args) -> Result<ArrayRef> {
     let pattern = args.text(0)?;
-    let values = (1..args.len()).map(|index| args.text(index)).collect::<Result<Vec<_>>>()?;
+    let values = (1..args.len())
+        .map(|index| args.text(index))
+        .collect::<Result<Vec<_>>>()?;
     let mut out: Vec<Option<String>> = Vec::with_capacity(args.rows);
     for (row, pattern) in pattern.iter().enumerate() {
-        let values: Vec<Option<&str>> = values.iter().map(|column| column.iter().nth(row).flatten()).collect();
+        let values: Vec<Option<&str>> = values
+            .iter()
+            .map(|column| column.iter().nth(row).flatten())
+            .collect();
         out.push(match pattern {
             Some(pattern) => Some(format_one(pattern, &values)?),
             None => None,
@@ -110,7 +135,11 @@ fn format_one(pattern: &str, values: &[Option<&str>]) -> Result<String> {
         };
         let text = match (kind, value) {
             (_, None) => "null".to_owned(),
-            ('f', Some(value)) => format!("{:.*}", precision.unwrap_or(6), value.parse::<f64>().unwrap_or(f64::NAN)),
+            ('f', Some(value)) => format!(
+                "{:.*}",
+                precision.unwrap_or(6),
+                value.parse::<f64>().unwrap_or(f64::NAN)
+            ),
             ('x', Some(value)) => format!("{:x}", value.parse::<i64>().unwrap_or(0)),
             (_, Some(value)) => (*value).to_owned(),
         };
@@ -136,7 +165,11 @@ fn parse_long(args: &Args) -> Result<ArrayRef> {
         },
     };
     let parse = |text: &str| {
-        let digits = if radix == 16 { text.trim_start_matches("0x").trim_start_matches("0X") } else { text };
+        let digits = if radix == 16 {
+            text.trim_start_matches("0x").trim_start_matches("0X")
+        } else {
+            text
+        };
         i64::from_str_radix(digits, radix).ok()
     };
     let numbers: Int64Array = args.text(0)?.iter().map(|text| parse(text?)).collect();

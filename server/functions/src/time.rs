@@ -15,15 +15,21 @@ use crate::zone::Zone;
 
 pub(crate) fn functions() -> Vec<Function> {
     vec![
-        Function::new("time_floor", (2, 4), returns_time, |args| bucket(args, Period::floor)),
-        Function::new("time_ceil", (2, 4), returns_time, |args| bucket(args, Period::ceil)),
+        Function::new("time_floor", (2, 4), returns_time, |args| {
+            bucket(args, Period::floor)
+        }),
+        Function::new("time_ceil", (2, 4), returns_time, |args| {
+            bucket(args, Period::ceil)
+        }),
         Function::new("time_shift", (3, 4), returns_time, shift),
         Function::new("time_extract", (1, 3), returns_long, extract),
         Function::new("time_parse", (1, 3), returns_time, parse),
         Function::new("time_format", (1, 3), returns_text, format),
         Function::new("timestampdiff", (3, 3), returns_long, difference),
         Function::new("timestampadd", (3, 4), returns_time, add),
-        Function::new("millis_to_timestamp", (1, 1), returns_time, |args| Ok(Arc::new(args.time(0)?))),
+        Function::new("millis_to_timestamp", (1, 1), returns_time, |args| {
+            Ok(Arc::new(args.time(0)?))
+        }),
         Function::new("timestamp_to_millis", (1, 1), returns_long, |args| {
             let millis: Int64Array = args.time(0)?.reinterpret_cast();
             Ok(Arc::new(millis))
@@ -64,14 +70,23 @@ fn bucket(args: &Args, step: fn(Period, i64, Zone, Option<i64>) -> Option<i64>) 
         });
         return Ok(Arc::new(floored.with_timezone("UTC")));
     }
-    Ok(times(values.iter().map(|ms| ms.and_then(|ms| step(period, ms, zone, origin)))))
+    Ok(times(
+        values
+            .iter()
+            .map(|ms| ms.and_then(|ms| step(period, ms, zone, origin))),
+    ))
 }
 
 fn shift(args: &Args) -> Result<ArrayRef> {
     let (period, zone) = (period(args, 1)?, zone(args, 3)?);
     let steps = args.long(2)?;
     let shifted = args.time(0)?;
-    Ok(times(shifted.iter().zip(steps.iter()).map(|(ms, step)| period.shift(ms?, step?, zone))))
+    Ok(times(
+        shifted
+            .iter()
+            .zip(steps.iter())
+            .map(|(ms, step)| period.shift(ms?, step?, zone)),
+    ))
 }
 
 fn unit_period(unit: &str) -> Option<Period> {
@@ -90,11 +105,18 @@ fn unit_period(unit: &str) -> Option<Period> {
 
 fn add(args: &Args) -> Result<ArrayRef> {
     let unit = args.required(0)?.to_ascii_uppercase();
-    let Some(period) = unit_period(&unit) else { return exec_err!("[{unit}] is not a unit of TIMESTAMPADD") };
+    let Some(period) = unit_period(&unit) else {
+        return exec_err!("[{unit}] is not a unit of TIMESTAMPADD");
+    };
     let zone = zone(args, 3)?;
     let steps = args.long(1)?;
     let values = args.time(2)?;
-    Ok(times(values.iter().zip(steps.iter()).map(|(ms, step)| period.shift(ms?, step?, zone))))
+    Ok(times(
+        values
+            .iter()
+            .zip(steps.iter())
+            .map(|(ms, step)| period.shift(ms?, step?, zone)),
+    ))
 }
 
 fn difference(args: &Args) -> Result<ArrayRef> {
@@ -119,7 +141,11 @@ fn difference(args: &Args) -> Result<ArrayRef> {
         .zip(to.iter())
         .map(|(from, to)| {
             let (from, to) = (from?, to?);
-            if length > 0 { Some((to - from) / length) } else { Some(months_between(from, to)? / months_per) }
+            if length > 0 {
+                Some((to - from) / length)
+            } else {
+                Some(months_between(from, to)? / months_per)
+            }
         })
         .collect();
     Ok(Arc::new(result))
@@ -139,7 +165,10 @@ fn months_between(from: i64, to: i64) -> Option<i64> {
 }
 
 fn extract(args: &Args) -> Result<ArrayRef> {
-    let unit = args.literal(1)?.unwrap_or_else(|| "EPOCH".to_owned()).to_ascii_uppercase();
+    let unit = args
+        .literal(1)?
+        .unwrap_or_else(|| "EPOCH".to_owned())
+        .to_ascii_uppercase();
     let zone = zone(args, 2)?;
     let field: fn(&chrono::NaiveDateTime) -> i64 = match unit.as_str() {
         "EPOCH" => |time| time.and_utc().timestamp(),
@@ -172,7 +201,11 @@ fn extract(args: &Args) -> Result<ArrayRef> {
         .iter()
         .map(|ms| {
             let ms = ms?;
-            if epoch { Some(ms.div_euclid(1_000)) } else { zone.local(ms).map(|time| field(&time)) }
+            if epoch {
+                Some(ms.div_euclid(1_000))
+            } else {
+                zone.local(ms).map(|time| field(&time))
+            }
         })
         .collect();
     Ok(Arc::new(result))
@@ -192,9 +225,13 @@ fn parse(args: &Args) -> Result<ArrayRef> {
 
 fn format(args: &Args) -> Result<ArrayRef> {
     let zone = zone(args, 2)?;
-    let pattern = args.literal(1)?.unwrap_or_else(|| "yyyy-MM-dd'T'HH:mm:ss.SSSZZ".to_owned());
+    let pattern = args
+        .literal(1)?
+        .unwrap_or_else(|| "yyyy-MM-dd'T'HH:mm:ss.SSSZZ".to_owned());
     let iso = args.literal(1)?.is_none() && zone == Zone::Utc;
-    let Some(pattern) = Pattern::parse(&pattern) else { return exec_err!("[{pattern}] is not a date pattern") };
+    let Some(pattern) = Pattern::parse(&pattern) else {
+        return exec_err!("[{pattern}] is not a date pattern");
+    };
     let values = args.time(0)?;
     let result: StringArray = values
         .iter()
@@ -209,9 +246,14 @@ fn format(args: &Args) -> Result<ArrayRef> {
 
 fn in_interval(args: &Args) -> Result<ArrayRef> {
     let text = args.required(1)?;
-    let Some(interval) = Interval::parse(&text) else { return exec_err!("[{text}] is not an ISO interval") };
+    let Some(interval) = Interval::parse(&text) else {
+        return exec_err!("[{text}] is not an ISO interval");
+    };
     let values = args.time(0)?;
-    let result: BooleanArray = values.iter().map(|ms| ms.map(|ms| interval.contains_ms(ms))).collect();
+    let result: BooleanArray = values
+        .iter()
+        .map(|ms| ms.map(|ms| interval.contains_ms(ms)))
+        .collect();
     Ok(Arc::new(result))
 }
 
@@ -256,7 +298,13 @@ fn fast_iso(bytes: &[u8], zone: Zone) -> Option<i64> {
     } else {
         0
     };
-    if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) || hour > 23 || minute > 59 || second > 59 {
+    if !(1..=12).contains(&month)
+        || day < 1
+        || day > days_in(year, month)
+        || hour > 23
+        || minute > 59
+        || second > 59
+    {
         return None;
     }
     let days = days_from_civil(year, month, day);
@@ -313,5 +361,7 @@ fn slow(text: &str, zone: Zone) -> Option<i64> {
         }
         None => (text, zone),
     };
-    SHAPES.iter().find_map(|shape| Pattern::parse(shape)?.read(&stamp, zone))
+    SHAPES
+        .iter()
+        .find_map(|shape| Pattern::parse(shape)?.read(&stamp, zone))
 }

@@ -42,12 +42,19 @@ impl Zone {
     pub(crate) fn instant(self, local: NaiveDateTime) -> Option<i64> {
         match self {
             Zone::Utc => Some(local.and_utc().timestamp_millis()),
-            Zone::Fixed(offset) => offset.from_local_datetime(&local).single().map(|time| time.timestamp_millis()),
+            Zone::Fixed(offset) => offset
+                .from_local_datetime(&local)
+                .single()
+                .map(|time| time.timestamp_millis()),
             Zone::Named(zone) => match zone.from_local_datetime(&local) {
-                MappedLocalTime::Single(time) | MappedLocalTime::Ambiguous(time, _) => Some(time.timestamp_millis()),
+                MappedLocalTime::Single(time) | MappedLocalTime::Ambiguous(time, _) => {
+                    Some(time.timestamp_millis())
+                }
                 MappedLocalTime::None => {
                     let later = local.checked_add_signed(TimeDelta::hours(1))?;
-                    zone.from_local_datetime(&later).earliest().map(|time| time.timestamp_millis())
+                    zone.from_local_datetime(&later)
+                        .earliest()
+                        .map(|time| time.timestamp_millis())
                 }
             },
         }
@@ -76,7 +83,12 @@ pub(crate) fn parse_offset(text: &str) -> Option<FixedOffset> {
         None if digits.len() == 4 => digits.split_at(2),
         None => (digits, "0"),
     };
-    if hours.is_empty() || !hours.bytes().chain(minutes.bytes()).all(|byte| byte.is_ascii_digit()) {
+    if hours.is_empty()
+        || !hours
+            .bytes()
+            .chain(minutes.bytes())
+            .all(|byte| byte.is_ascii_digit())
+    {
         return None;
     }
     let seconds = hours.parse::<i32>().ok()? * 3600 + minutes.parse::<i32>().ok()? * 60;

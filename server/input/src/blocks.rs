@@ -60,7 +60,10 @@ impl Compression {
 /// Where blocks come from.
 pub(crate) enum Blocks<'scope> {
     /// Read by the parser itself.
-    Direct { reader: Box<dyn Read + Send>, spare: Vec<u8> },
+    Direct {
+        reader: Box<dyn Read + Send>,
+        spare: Vec<u8>,
+    },
     /// Decompressed by a thread of its own.
     Threaded {
         full: Receiver<io::Result<Vec<u8>>>,
@@ -72,7 +75,10 @@ pub(crate) enum Blocks<'scope> {
 impl<'scope> Blocks<'scope> {
     /// Blocks of text that is already there.
     pub(crate) fn text(text: String) -> Blocks<'scope> {
-        Blocks::Direct { reader: Box::new(io::Cursor::new(text.into_bytes())), spare: Vec::new() }
+        Blocks::Direct {
+            reader: Box::new(io::Cursor::new(text.into_bytes())),
+            spare: Vec::new(),
+        }
     }
 
     /// Blocks of a file. Decompression runs beside the parser.
@@ -83,7 +89,10 @@ impl<'scope> Blocks<'scope> {
     ) -> io::Result<Blocks<'scope>> {
         let mut reader = compression.reader(file)?;
         if compression == Compression::None || compression == Compression::Zip {
-            return Ok(Blocks::Direct { reader, spare: Vec::new() });
+            return Ok(Blocks::Direct {
+                reader,
+                spare: Vec::new(),
+            });
         }
         let (full_sender, full) = sync_channel(QUEUED_BLOCKS);
         let (empty, empty_receiver) = sync_channel::<Vec<u8>>(QUEUED_BLOCKS + 2);
@@ -98,7 +107,11 @@ impl<'scope> Blocks<'scope> {
                 }
             }
         });
-        Ok(Blocks::Threaded { full, empty, _thread: thread })
+        Ok(Blocks::Threaded {
+            full,
+            empty,
+            _thread: thread,
+        })
     }
 
     /// The next block; empty at the end.
@@ -142,7 +155,11 @@ pub(crate) struct Lines<'scope> {
 
 impl<'scope> Lines<'scope> {
     pub(crate) fn new(blocks: Blocks<'scope>) -> Lines<'scope> {
-        Lines { blocks, carry: Vec::new(), ended: false }
+        Lines {
+            blocks,
+            carry: Vec::new(),
+            ended: false,
+        }
     }
 
     /// Hands whole lines to `each`, many at a time, until it says stop or the input ends. Returns false when

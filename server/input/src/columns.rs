@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, Float32Builder, Float64Builder, Int64Builder, ListBuilder, StringBuilder,
-};
+use arrow::array::{ArrayRef, Float32Builder, Float64Builder, Int64Builder, ListBuilder, StringBuilder};
 use serde_json::Value as Json;
 use trilith_proto::column::ColumnType;
 use trilith_proto::fault::Fault;
@@ -66,7 +64,11 @@ impl Column {
             },
             ColumnType::String => Builder::Text(StringBuilder::new()),
         };
-        Column { name: name.to_owned(), builder, remove_null_bytes }
+        Column {
+            name: name.to_owned(),
+            builder,
+            remove_null_bytes,
+        }
     }
 
     /// Checks what can make a whole record fail, before any column of it is written.
@@ -305,7 +307,9 @@ fn json_text(value: Value<'_>) -> Option<String> {
 fn number_text(number: &str) -> String {
     match number.parse::<i64>() {
         Ok(integer) => integer.to_string(),
-        Err(_) => number.parse::<f64>().map_or_else(|_| number.to_owned(), java_double),
+        Err(_) => number
+            .parse::<f64>()
+            .map_or_else(|_| number.to_owned(), java_double),
     }
 }
 
@@ -320,7 +324,11 @@ pub(crate) fn java_double(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude == 0.0 || (1e-3..1e7).contains(&magnitude) {
         let text = format!("{value}");
-        return if text.contains('.') { text } else { format!("{text}.0") };
+        return if text.contains('.') {
+            text
+        } else {
+            format!("{text}.0")
+        };
     }
     let text = format!("{value:E}");
     match text.split_once('E') {
@@ -379,7 +387,9 @@ fn long_of(value: Value<'_>) -> Option<i64> {
             .or_else(|| number.parse::<f64>().ok().map(|value| value as i64)),
         Value::Text(text) => parse_long(text.as_bytes()).or_else(|| {
             let text = cleaned_number(text);
-            text.parse::<i64>().ok().or_else(|| parse_double(&text).filter(|v| !v.is_nan()).map(|v| v as i64))
+            text.parse::<i64>()
+                .ok()
+                .or_else(|| parse_double(&text).filter(|v| !v.is_nan()).map(|v| v as i64))
         }),
         Value::Escaped(raw) => long_of(Value::Text(&unescape(raw))),
     }

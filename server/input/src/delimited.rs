@@ -59,21 +59,29 @@ fn quoted(inside: &str) -> Result<(Cell, &str), Malformed> {
 pub(crate) fn value<'a>(cell: &'a Cell, format: &Delimited, scratch: &'a mut String) -> Value<'a> {
     let Some(text) = cell else { return Value::Null };
     if !format.list_delimiter.is_empty() && text.contains(&format.list_delimiter) {
-        let items: Vec<Option<&str>> =
-            text.split(format.list_delimiter.as_str()).map(|item| (!item.is_empty()).then_some(item)).collect();
+        let items: Vec<Option<&str>> = text
+            .split(format.list_delimiter.as_str())
+            .map(|item| (!item.is_empty()).then_some(item))
+            .collect();
         *scratch = serde_json::to_string(&items).unwrap_or_default();
         return Value::Nested(scratch);
     }
     let number = format.parse_numbers
         && (text.parse::<i64>().is_ok() || (text.parse::<f64>().is_ok_and(f64::is_finite)));
-    if number { Value::Number(text) } else { Value::Text(text) }
+    if number {
+        Value::Number(text)
+    } else {
+        Value::Text(text)
+    }
 }
 
 /// Names of a header line; an empty one is numbered.
 pub(crate) fn header(cells: Vec<Cell>) -> Result<Vec<String>, String> {
     let mut names: Vec<String> = Vec::with_capacity(cells.len());
     for (index, cell) in cells.into_iter().enumerate() {
-        let name = cell.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("column_{}", index + 1));
+        let name = cell
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| format!("column_{}", index + 1));
         if names.contains(&name) {
             return Err(format!("column [{name}] appears twice in the header"));
         }

@@ -54,7 +54,9 @@ async fn with_retries(
             Ok(file) => return Ok(file),
             Err(Failure::Final(fault)) => return Err(fault),
             Err(Failure::Passing(reason)) if attempt >= ATTEMPTS => {
-                return Err(Fault::unknown(format!("cannot read [{uri}] after {ATTEMPTS} attempts: {reason}")));
+                return Err(Fault::unknown(format!(
+                    "cannot read [{uri}] after {ATTEMPTS} attempts: {reason}"
+                )));
             }
             Err(Failure::Passing(reason)) => {
                 tracing::warn!(uri, attempt, reason, "download failed; trying again");
@@ -71,7 +73,8 @@ async fn attempt_download(
     credentials: Option<(&str, Option<&str>)>,
     policy: &Policy,
 ) -> Result<File, Failure> {
-    let mut url = url::Url::parse(uri).map_err(|error| Failure::Final(Fault::unknown(format!("{uri}: {error}"))))?;
+    let mut url =
+        url::Url::parse(uri).map_err(|error| Failure::Final(Fault::unknown(format!("{uri}: {error}"))))?;
     for _ in 0..=REDIRECTS_MAX {
         let response = get(&url, credentials, policy).await?;
         let status = response.status();
@@ -82,18 +85,23 @@ async fn attempt_download(
                 .and_then(|value| value.to_str().ok())
                 .and_then(|target| url.join(target).ok());
             // The target is checked like the first address.
-            url = target.ok_or_else(|| Failure::Final(Fault::unknown(format!("[{uri}] redirects to nowhere"))))?;
+            url = target
+                .ok_or_else(|| Failure::Final(Fault::unknown(format!("[{uri}] redirects to nowhere"))))?;
             continue;
         }
         if status.is_server_error() || status.as_u16() == 429 {
             return Err(Failure::Passing(format!("HTTP {status}")));
         }
         if !status.is_success() {
-            return Err(Failure::Final(Fault::unknown(format!("cannot read [{uri}]: HTTP {status}"))));
+            return Err(Failure::Final(Fault::unknown(format!(
+                "cannot read [{uri}]: HTTP {status}"
+            ))));
         }
         return save(uri, response, policy).await;
     }
-    Err(Failure::Final(Fault::unknown(format!("[{uri}] redirects more than {REDIRECTS_MAX} times"))))
+    Err(Failure::Final(Fault::unknown(format!(
+        "[{uri}] redirects more than {REDIRECTS_MAX} times"
+    ))))
 }
 
 /// One request to an address that was checked: the host is resolved once, so that it cannot change between
@@ -125,15 +133,24 @@ async fn get(
     if let Some((user, password)) = credentials {
         request = request.basic_auth(user, password);
     }
-    request.send().await.map_err(|error| Failure::Passing(error.to_string()))
+    request
+        .send()
+        .await
+        .map_err(|error| Failure::Passing(error.to_string()))
 }
 
 async fn save(uri: &str, mut response: reqwest::Response, policy: &Policy) -> Result<File, Failure> {
-    let io = |error: std::io::Error| Failure::Final(Fault::unknown(format!("temporary file for [{uri}]: {error}")));
+    let io = |error: std::io::Error| {
+        Failure::Final(Fault::unknown(format!("temporary file for [{uri}]: {error}")))
+    };
     let mut file = tempfile::tempfile().map_err(io)?;
     let expected = response.content_length();
     let mut total: u64 = 0;
-    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::Passing(error.to_string()))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| Failure::Passing(error.to_string()))?
+    {
         total += chunk.len() as u64;
         if total > policy.max_http_bytes {
             let fault = Fault::unknown(format!("[{uri}] is larger than {} bytes", policy.max_http_bytes));

@@ -23,8 +23,15 @@ pub(crate) struct Scanner {
 impl Scanner {
     /// `names[i]` goes to slot `i`.
     pub(crate) fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Scanner {
-        let slots = names.into_iter().enumerate().map(|(slot, name)| (name.as_bytes().to_vec(), slot)).collect();
-        Scanner { slots, expected: Vec::new() }
+        let slots = names
+            .into_iter()
+            .enumerate()
+            .map(|(slot, name)| (name.as_bytes().to_vec(), slot))
+            .collect();
+        Scanner {
+            slots,
+            expected: Vec::new(),
+        }
     }
 
     /// Scans one value at `start`. Returns where it ends. A value that is no object fills nothing.
@@ -123,7 +130,14 @@ fn skip_value(text: &str, at: usize) -> Result<(usize, Value<'_>), Malformed> {
         Some(b'"') => {
             let (end, escaped) = string_end(bytes, at + 1)?;
             let inside = &text[at + 1..end];
-            Ok((end + 1, if escaped { Value::Escaped(inside) } else { Value::Text(inside) }))
+            Ok((
+                end + 1,
+                if escaped {
+                    Value::Escaped(inside)
+                } else {
+                    Value::Text(inside)
+                },
+            ))
         }
         Some(b'-' | b'0'..=b'9') => {
             let end = number_end(bytes, at)?;
@@ -144,7 +158,11 @@ fn skip_value(text: &str, at: usize) -> Result<(usize, Value<'_>), Malformed> {
 }
 
 fn literal(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, Malformed> {
-    if bytes[at..].starts_with(word) { Ok(at + word.len()) } else { Err(Malformed) }
+    if bytes[at..].starts_with(word) {
+        Ok(at + word.len())
+    } else {
+        Err(Malformed)
+    }
 }
 
 fn number_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {

@@ -50,7 +50,10 @@ impl Policy {
                 if !inside {
                     return Err(refused());
                 }
-                return Err(Fault::unknown(format!("cannot read [{}]: {error}", path.display())));
+                return Err(Fault::unknown(format!(
+                    "cannot read [{}]: {error}",
+                    path.display()
+                )));
             }
         };
         let inside = self
@@ -63,7 +66,11 @@ impl Policy {
 
     /// Checks a host and the addresses that it resolves to.
     pub(crate) fn http(&self, host: &str, addresses: &[IpAddr]) -> Result<(), Fault> {
-        if self.allow_http.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
+        if self
+            .allow_http
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(host))
+        {
             return Ok(());
         }
         match addresses.iter().find(|address| !is_public(address)) {
@@ -102,7 +109,11 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let first = address.segments()[0];
     let unique_local = first & 0xfe00 == 0xfc00;
     let link_local = first & 0xffc0 == 0xfe80;
-    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || unique_local || link_local)
+    !(address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || unique_local
+        || link_local)
 }
 
 #[cfg(test)]
@@ -113,12 +124,24 @@ mod tests {
     #[test]
     fn refuses_private_addresses_and_names_the_flag() {
         let policy = Policy::default();
-        for address in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:127.0.0.1", "100.64.0.1"] {
+        for address in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.1",
+            "169.254.169.254",
+            "::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "100.64.0.1",
+        ] {
             let fault = policy.http("h", &[address.parse().unwrap()]).unwrap_err();
             assert!(fault.message.contains("--allow-http h"), "{address}");
         }
         assert!(policy.http("h", &["93.184.216.34".parse().unwrap()]).is_ok());
-        let allowed = Policy { allow_http: vec!["h".to_owned()], ..Policy::default() };
+        let allowed = Policy {
+            allow_http: vec!["h".to_owned()],
+            ..Policy::default()
+        };
         assert!(allowed.http("h", &["127.0.0.1".parse().unwrap()]).is_ok());
     }
 
@@ -128,11 +151,22 @@ mod tests {
         let inside = directory.path().join("a/x.json");
         std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
         std::fs::write(&inside, "{}").unwrap();
-        let policy = Policy { allow_local: vec![directory.path().join("a")], ..Policy::default() };
+        let policy = Policy {
+            allow_local: vec![directory.path().join("a")],
+            ..Policy::default()
+        };
         assert!(policy.local(&inside).is_ok());
-        let outside = policy.local(&directory.path().join("a/../../etc/passwd")).unwrap_err();
+        let outside = policy
+            .local(&directory.path().join("a/../../etc/passwd"))
+            .unwrap_err();
         assert!(outside.message.contains("--allow-local") || outside.message.contains("cannot read"));
-        assert!(policy.local(Path::new("/etc/passwd")).unwrap_err().message.contains("--allow-local"));
+        assert!(
+            policy
+                .local(Path::new("/etc/passwd"))
+                .unwrap_err()
+                .message
+                .contains("--allow-local")
+        );
         assert!(Policy::default().local(&inside).is_err());
     }
 }

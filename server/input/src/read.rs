@@ -60,7 +60,11 @@ pub struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> ReadOptions {
-        ReadOptions { batch_rows: 8_192, remove_null_bytes: false, cancel: CancellationToken::new() }
+        ReadOptions {
+            batch_rows: 8_192,
+            remove_null_bytes: false,
+            cancel: CancellationToken::new(),
+        }
     }
 }
 
@@ -88,7 +92,10 @@ pub fn read_split(
         .map(|(name, column_type)| Column::new(name, column_type, options.remove_null_bytes))
         .collect();
     let mut rows = Rows {
-        names: projection.iter().filter_map(|index| Some(spec.signature().get(*index)?.0.clone())).collect(),
+        names: projection
+            .iter()
+            .filter_map(|index| Some(spec.signature().get(*index)?.0.clone()))
+            .collect(),
         schema: Arc::new(schema),
         columns,
         pending: 0,
@@ -118,11 +125,17 @@ pub fn read_split(
             }
             Split::Http { uri } => {
                 let credentials = match &spec.source {
-                    Source::Http { user: Some(user), password, .. } => Some((user.as_str(), password.as_deref())),
+                    Source::Http {
+                        user: Some(user),
+                        password,
+                        ..
+                    } => Some((user.as_str(), password.as_deref())),
                     _ => None,
                 };
                 let file = fetch::download(uri, credentials, policy, &options.cancel, handle)?;
-                let name = url::Url::parse(uri).map(|url| url.path().to_owned()).unwrap_or_default();
+                let name = url::Url::parse(uri)
+                    .map(|url| url.path().to_owned())
+                    .unwrap_or_default();
                 Blocks::file(file, Compression::of(&name), scope).map_err(broken)?
             }
         };
@@ -133,7 +146,11 @@ pub fn read_split(
                 lines.for_each(|block, bytes| rows.json(&mut scanner, block, bytes), broken)?
             }
             Format::Delimited(format) => {
-                let mut table = Table { format, cells: None, skip: format.skip_rows };
+                let mut table = Table {
+                    format,
+                    cells: None,
+                    skip: format.skip_rows,
+                };
                 if !format.header {
                     table.columns(&rows.names, format.columns.clone().unwrap_or_default());
                 }
@@ -247,19 +264,20 @@ impl Rows<'_> {
                 continue;
             };
             let Some(places) = &table.cells else {
-                let names = delimited::header(cells).map_err(|reason| {
-                    Fault::cannot_parse(format!("{reason}{}", self.place(1)))
-                })?;
+                let names = delimited::header(cells)
+                    .map_err(|reason| Fault::cannot_parse(format!("{reason}{}", self.place(1))))?;
                 table.columns(&self.names, names);
                 continue;
             };
             let values: Vec<Value<'_>> = places
                 .iter()
                 .zip(scratch.iter_mut())
-                .map(|(place, scratch)| match place.and_then(|place| cells.get(place)) {
-                    Some(cell) => delimited::value(cell, table.format, scratch),
-                    None => Value::Null,
-                })
+                .map(
+                    |(place, scratch)| match place.and_then(|place| cells.get(place)) {
+                        Some(cell) => delimited::value(cell, table.format, scratch),
+                        None => Value::Null,
+                    },
+                )
                 .collect();
             if !self.row(&values, line)? {
                 return Ok(false);
@@ -269,14 +287,19 @@ impl Rows<'_> {
     }
 
     fn without_mark<'t>(&self, text: &'t str) -> &'t str {
-        if self.lines == 0 { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text) } else { text }
+        if self.lines == 0 {
+            text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+        } else {
+            text
+        }
     }
 
     fn row(&mut self, values: &[Value<'_>], line: &str) -> Result<bool, Fault> {
         for (column, value) in self.columns.iter().zip(values) {
             if let Err(BadTime(text)) = column.check(*value) {
                 let place = self.place(self.records + 1);
-                self.warnings.parse_error(format!("Timestamp[{text}] is unparseable! Event: {line}{place}"))?;
+                self.warnings
+                    .parse_error(format!("Timestamp[{text}] is unparseable! Event: {line}{place}"))?;
                 return Ok(true);
             }
         }
@@ -286,11 +309,18 @@ impl Rows<'_> {
             column.push(*value, source, self.records)?;
         }
         self.pending += 1;
-        if self.pending < self.batch_rows { Ok(true) } else { self.flush() }
+        if self.pending < self.batch_rows {
+            Ok(true)
+        } else {
+            self.flush()
+        }
     }
 
     fn bad_line(&self, line: &str) -> Result<(), Fault> {
-        self.warnings.parse_error(format!("Unable to parse row [{line}]{}", self.place(self.records + 1)))
+        self.warnings.parse_error(format!(
+            "Unable to parse row [{line}]{}",
+            self.place(self.records + 1)
+        ))
     }
 
     /// " (Path: …, Record: …, Line: …)"
@@ -309,7 +339,9 @@ impl Rows<'_> {
         let options = RecordBatchOptions::new().with_row_count(Some(self.pending));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
             .map_err(|error| Fault::unknown(format!("rows of EXTERN: {error}")))?;
-        self.counters.rows.fetch_add(self.pending as u64, Ordering::Relaxed);
+        self.counters
+            .rows
+            .fetch_add(self.pending as u64, Ordering::Relaxed);
         self.pending = 0;
         Ok((self.emit)(batch).is_continue())
     }

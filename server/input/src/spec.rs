@@ -16,15 +16,27 @@ pub struct SpecError {
 }
 
 fn error(message: impl Into<String>) -> SpecError {
-    SpecError { message: message.into() }
+    SpecError {
+        message: message.into(),
+    }
 }
 
 /// Where rows come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Source {
-    Inline { data: String },
-    Local { base_dir: Option<String>, filter: String, files: Vec<String> },
-    Http { uris: Vec<String>, user: Option<String>, password: Option<String> },
+    Inline {
+        data: String,
+    },
+    Local {
+        base_dir: Option<String>,
+        filter: String,
+        files: Vec<String>,
+    },
+    Http {
+        uris: Vec<String>,
+        user: Option<String>,
+        password: Option<String>,
+    },
 }
 
 /// How they are written.
@@ -70,20 +82,29 @@ impl ExternSpec {
         }
         for (index, (name, column_type)) in signature.iter().enumerate() {
             if signature[..index].iter().any(|(other, _)| other == name) {
-                return Err(error(format!("column [{name}] appears twice in the signature of EXTERN")));
+                return Err(error(format!(
+                    "column [{name}] appears twice in the signature of EXTERN"
+                )));
             }
             if name == "__time" && *column_type != ColumnType::Long {
-                return Err(error("EXTERN function with __time column can be used when __time column is of type long. Please change the column name to something other than __time"));
+                return Err(error(
+                    "EXTERN function with __time column can be used when __time column is of type long. Please change the column name to something other than __time",
+                ));
             }
             let supported = match column_type {
                 ColumnType::Complex(name) => name == "json",
                 ColumnType::Array(item) => {
-                    matches!(**item, ColumnType::String | ColumnType::Long | ColumnType::Double | ColumnType::Float)
+                    matches!(
+                        **item,
+                        ColumnType::String | ColumnType::Long | ColumnType::Double | ColumnType::Float
+                    )
                 }
                 _ => true,
             };
             if !supported {
-                return Err(error(format!("column [{name}] of EXTERN has the unsupported type [{column_type}]")));
+                return Err(error(format!(
+                    "column [{name}] of EXTERN has the unsupported type [{column_type}]"
+                )));
             }
         }
         Ok(ExternSpec {
@@ -125,7 +146,9 @@ impl ExternSpec {
 }
 
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, SpecError> {
-    value.as_object().ok_or_else(|| error(format!("{what} of EXTERN must be a JSON object")))
+    value
+        .as_object()
+        .ok_or_else(|| error(format!("{what} of EXTERN must be a JSON object")))
 }
 
 fn kind<'a>(map: &'a Map<String, Value>, what: &str) -> Result<&'a str, SpecError> {
@@ -148,7 +171,9 @@ fn texts(map: &Map<String, Value>, key: &str) -> Result<Option<Vec<String>>, Spe
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(one)) => Ok(Some(vec![one.clone()])),
         Some(Value::Array(items)) => {
-            let items = items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong));
+            let items = items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong));
             items.collect::<Result<Vec<_>, _>>().map(Some)
         }
         Some(_) => Err(wrong()),
@@ -169,7 +194,8 @@ fn parse_source(value: &Value) -> Result<Source, SpecError> {
     let map = object(value, "the input source")?;
     match kind(map, "the input source")? {
         "inline" => {
-            let data = text(map, "data")?.ok_or_else(|| error("an inline input source needs the field [data]"))?;
+            let data =
+                text(map, "data")?.ok_or_else(|| error("an inline input source needs the field [data]"))?;
             Ok(Source::Inline { data })
         }
         "local" => {
@@ -179,7 +205,11 @@ fn parse_source(value: &Value) -> Result<Source, SpecError> {
                 return Err(error("a local input source needs the field [baseDir] or [files]"));
             }
             let filter = text(map, "filter")?.unwrap_or_else(|| "*".to_owned());
-            Ok(Source::Local { base_dir, filter, files })
+            Ok(Source::Local {
+                base_dir,
+                filter,
+                files,
+            })
         }
         "http" => {
             let uris = texts(map, "uris")?.filter(|uris| !uris.is_empty());
@@ -187,11 +217,18 @@ fn parse_source(value: &Value) -> Result<Source, SpecError> {
             for uri in &uris {
                 let url = url::Url::parse(uri).map_err(|cause| error(format!("uri [{uri}]: {cause}")))?;
                 if !matches!(url.scheme(), "http" | "https") {
-                    return Err(error(format!("Only [http, https] protocols are allowed, got [{}]", url.scheme())));
+                    return Err(error(format!(
+                        "Only [http, https] protocols are allowed, got [{}]",
+                        url.scheme()
+                    )));
                 }
             }
             let user = text(map, "httpAuthenticationUsername")?;
-            Ok(Source::Http { uris, user, password: password(map.get("httpAuthenticationPassword"))? })
+            Ok(Source::Http {
+                uris,
+                user,
+                password: password(map.get("httpAuthenticationPassword"))?,
+            })
         }
         other => Err(error(format!(
             "input source type [{other}] is not supported; use inline, local or http"
@@ -211,7 +248,9 @@ fn password(value: Option<&Value>) -> Result<Option<String>, SpecError> {
                     .map(Some)
                     .map_err(|_| error(format!("environment variable [{name}] for a password is not set")))
             }
-            _ => Err(error("httpAuthenticationPassword must have the type default or environment")),
+            _ => Err(error(
+                "httpAuthenticationPassword must have the type default or environment",
+            )),
         },
         Some(_) => Err(error("httpAuthenticationPassword must be a string or an object")),
     }
@@ -225,15 +264,21 @@ fn parse_format(value: &Value) -> Result<Format, SpecError> {
             let newline = flag(map, "assumeNewlineDelimited")?.unwrap_or(false);
             let node = flag(map, "useJsonNodeReader")?.unwrap_or(false);
             if newline && node {
-                return Err(error("useJsonNodeReader and assumeNewlineDelimited cannot be set to true at the same time."));
+                return Err(error(
+                    "useJsonNodeReader and assumeNewlineDelimited cannot be set to true at the same time.",
+                ));
             }
             if map.get("flattenSpec").is_some_and(|spec| !spec.is_null()) {
-                return Err(error("flattenSpec is not supported yet; declare COMPLEX<json> and use JSON functions"));
+                return Err(error(
+                    "flattenSpec is not supported yet; declare COMPLEX<json> and use JSON functions",
+                ));
             }
             Ok(Format::Json)
         }
         "csv" | "tsv" => delimited(map, kind == "csv").map(Format::Delimited),
-        other => Err(error(format!("input format type [{other}] is not supported; use json, csv or tsv"))),
+        other => Err(error(format!(
+            "input format type [{other}] is not supported; use json, csv or tsv"
+        ))),
     }
 }
 
@@ -245,12 +290,16 @@ fn delimited(map: &Map<String, Value>, quoted: bool) -> Result<Delimited, SpecEr
             Some(header) => header,
             None if columns.is_some() => false,
             None => {
-                return Err(error("Cannot construct instance of csv or tsv input format: at least one of [columns] or [findColumnsFromHeader] must be present"));
+                return Err(error(
+                    "Cannot construct instance of csv or tsv input format: at least one of [columns] or [findColumnsFromHeader] must be present",
+                ));
             }
         },
     };
     if !header && columns.is_none() {
-        return Err(error("csv and tsv need [columns] when [findColumnsFromHeader] is false"));
+        return Err(error(
+            "csv and tsv need [columns] when [findColumnsFromHeader] is false",
+        ));
     }
     let delimiter = match text(map, "delimiter")? {
         Some(_) if quoted => ',',
@@ -274,10 +323,19 @@ fn delimited(map: &Map<String, Value>, quoted: bool) -> Result<Delimited, SpecEr
         None | Some(Value::Null) => 0,
         Some(value) => value
             .as_u64()
-            .ok_or_else(|| error("field [skipHeaderRows] must be a non-negative integer"))? as usize,
+            .ok_or_else(|| error("field [skipHeaderRows] must be a non-negative integer"))?
+            as usize,
     };
     let parse_numbers = flag(map, "tryParseNumbers")?.unwrap_or(false);
-    Ok(Delimited { quoted, delimiter, list_delimiter, columns, header, skip_rows, parse_numbers })
+    Ok(Delimited {
+        quoted,
+        delimiter,
+        list_delimiter,
+        columns,
+        header,
+        skip_rows,
+        parse_numbers,
+    })
 }
 
 /// The source without its password.

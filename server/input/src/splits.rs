@@ -32,7 +32,11 @@ pub async fn list_splits(spec: &ExternSpec, policy: &Policy) -> Result<Vec<Split
     match &spec.source {
         Source::Inline { .. } => Ok(vec![Split::Inline]),
         Source::Http { uris, .. } => Ok(uris.iter().map(|uri| Split::Http { uri: uri.clone() }).collect()),
-        Source::Local { base_dir, filter, files } => {
+        Source::Local {
+            base_dir,
+            filter,
+            files,
+        } => {
             let (base_dir, filter, files) = (base_dir.clone(), filter.clone(), files.clone());
             let policy = policy.clone();
             tokio::task::spawn_blocking(move || list_local(base_dir.as_deref(), &filter, &files, &policy))
@@ -54,7 +58,9 @@ fn list_local(
         let pattern = globset::GlobBuilder::new(filter)
             .literal_separator(false)
             .build()
-            .map_err(|error| Fault::query_not_supported(format!("filter [{filter}] of the local source: {error}")))?
+            .map_err(|error| {
+                Fault::query_not_supported(format!("filter [{filter}] of the local source: {error}"))
+            })?
             .compile_matcher();
         for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
             let entry = entry.map_err(|error| Fault::unknown(format!("cannot list [{base}]: {error}")))?;
@@ -82,7 +88,10 @@ fn list_local(
             )));
         }
         if metadata.len() > 0 {
-            splits.push(Split::File { path, size: metadata.len() });
+            splits.push(Split::File {
+                path,
+                size: metadata.len(),
+            });
         }
     }
     Ok(splits)

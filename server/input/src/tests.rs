@@ -24,25 +24,44 @@ impl WarningSink for Kept {
 }
 
 fn signature(columns: &[(&str, &str)]) -> Vec<(String, ColumnType)> {
-    columns.iter().map(|(name, kind)| ((*name).to_owned(), ColumnType::parse(kind).unwrap())).collect()
+    columns
+        .iter()
+        .map(|(name, kind)| ((*name).to_owned(), ColumnType::parse(kind).unwrap()))
+        .collect()
 }
 
 fn rows(batches: &[RecordBatch]) -> Vec<Vec<String>> {
     let options = FormatOptions::default().with_null("NULL");
     let mut rows = Vec::new();
     for batch in batches {
-        let columns: Vec<_> =
-            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
+            .collect();
         for row in 0..batch.num_rows() {
-            rows.push(columns.iter().map(|column| column.value(row).to_string()).collect());
+            rows.push(
+                columns
+                    .iter()
+                    .map(|column| column.value(row).to_string())
+                    .collect(),
+            );
         }
     }
     rows
 }
 
-fn read(source: Value, format: Value, columns: &[(&str, &str)], policy: &Policy) -> (Vec<Vec<String>>, Vec<String>) {
+fn read(
+    source: Value,
+    format: Value,
+    columns: &[(&str, &str)],
+    policy: &Policy,
+) -> (Vec<Vec<String>>, Vec<String>) {
     let spec = ExternSpec::parse(&source, &format, &signature(columns)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let splits = runtime.block_on(list_splits(&spec, policy)).unwrap();
     let projection: Vec<usize> = (0..columns.len()).collect();
     let (kept, counters) = (Kept::default(), ReadCounters::default());
@@ -53,7 +72,10 @@ fn read(source: Value, format: Value, columns: &[(&str, &str)], policy: &Policy)
             split,
             &projection,
             policy,
-            &ReadOptions { batch_rows: 3, ..ReadOptions::default() },
+            &ReadOptions {
+                batch_rows: 3,
+                ..ReadOptions::default()
+            },
             &counters,
             &kept,
             runtime.handle(),
@@ -70,30 +92,67 @@ fn read(source: Value, format: Value, columns: &[(&str, &str)], policy: &Policy)
 }
 
 fn inline(data: &str, format: Value, columns: &[(&str, &str)]) -> (Vec<Vec<String>>, Vec<String>) {
-    read(json!({"type": "inline", "data": data}), format, columns, &Policy::default())
+    read(
+        json!({"type": "inline", "data": data}),
+        format,
+        columns,
+        &Policy::default(),
+    )
 }
 
 #[test]
 fn converts_as_the_matrix_says() {
-    let columns = &[("v", "string"), ("l", "long"), ("d", "double"), ("a", "ARRAY<STRING>"), ("j", "COMPLEX<json>")];
+    let columns = &[
+        ("v", "string"),
+        ("l", "long"),
+        ("d", "double"),
+        ("a", "ARRAY<STRING>"),
+        ("j", "COMPLEX<json>"),
+    ];
     let cases: &[(&str, [&str; 5])] = &[
         ("null", ["NULL", "NULL", "NULL", "NULL", "NULL"]),
         (r#""""#, ["", "NULL", "NULL", "[]", r#""""#]),
-        (r#"" +1,234 ""#, [" +1,234 ", "1234", "1234.0", "[ +1,234 ]", r#"" +1,234 ""#]),
+        (
+            r#"" +1,234 ""#,
+            [" +1,234 ", "1234", "1234.0", "[ +1,234 ]", r#"" +1,234 ""#],
+        ),
         (r#""1.9""#, ["1.9", "1", "1.9", "[1.9]", r#""1.9""#]),
         (r#""x\"\u00e9""#, ["x\"é", "NULL", "NULL", "[x\"é]", "\"x\\\"é\""]),
         ("7", ["7", "7", "7.0", "[7]", "7"]),
-        ("9223372036854775808", ["9.223372036854776E18", "9223372036854775807", "9.223372036854776e18", "[9.223372036854776E18]", "9223372036854775808"]),
+        (
+            "9223372036854775808",
+            [
+                "9.223372036854776E18",
+                "9223372036854775807",
+                "9.223372036854776e18",
+                "[9.223372036854776E18]",
+                "9223372036854775808",
+            ],
+        ),
         ("1e2", ["100.0", "100", "100.0", "[100.0]", "100.0"]),
         ("-1.5", ["-1.5", "-1", "-1.5", "[-1.5]", "-1.5"]),
         ("true", ["true", "1", "1.0", "[true]", "true"]),
-        (r#"["a", null, 1]"#, [r#"["a",null,"1"]"#, "NULL", "NULL", "[a, NULL, 1]", r#"["a",null,1]"#]),
+        (
+            r#"["a", null, 1]"#,
+            [
+                r#"["a",null,"1"]"#,
+                "NULL",
+                "NULL",
+                "[a, NULL, 1]",
+                r#"["a",null,1]"#,
+            ],
+        ),
         (r#"["a"]"#, ["a", "NULL", "NULL", "[a]", r#"["a"]"#]),
         ("[]", ["NULL", "NULL", "NULL", "[]", "[]"]),
-        (r#"{"b": 1, "a": "}"}"#, [r#"{"b":1,"a":"}"}"#, "NULL", "NULL", "NULL", r#"{"b":1,"a":"}"}"#]),
+        (
+            r#"{"b": 1, "a": "}"}"#,
+            [r#"{"b":1,"a":"}"}"#, "NULL", "NULL", "NULL", r#"{"b":1,"a":"}"}"#],
+        ),
     ];
     for (value, expected) in cases {
-        let line = format!(r#"{{"v":{value},"skipped":[{{"x":"]"}}],"l":{value},"d":{value},"a":{value},"j":{value}}}"#);
+        let line = format!(
+            r#"{{"v":{value},"skipped":[{{"x":"]"}}],"l":{value},"d":{value},"a":{value},"j":{value}}}"#
+        );
         let (found, warnings) = inline(&line, json!({"type": "json"}), columns);
         assert!(warnings.is_empty(), "{value}: {warnings:?}");
         let mut expected: Vec<String> = expected.iter().map(|text| (*text).to_owned()).collect();
@@ -111,7 +170,10 @@ fn reads_lines_and_objects_that_follow_each_other_and_reports_bad_ones() {
     assert_eq!(found, [["1"], ["2"], ["3"], ["NULL"], ["4"]]);
     assert_eq!(
         warnings,
-        ["Unable to parse row [{\"x\":] (Record: 4, Line: 4)", "Unable to parse row [{\"x\":6] (Record: 6, Line: 7)"]
+        [
+            "Unable to parse row [{\"x\":] (Record: 4, Line: 4)",
+            "Unable to parse row [{\"x\":6] (Record: 6, Line: 7)"
+        ]
     );
 }
 
@@ -119,9 +181,21 @@ fn reads_lines_and_objects_that_follow_each_other_and_reports_bad_ones() {
 fn reads_csv_and_tsv() {
     let csv = "ignored\na,b,,b2\n1,\"x \"\"y\"\", z\",q,\n2,,\"\",\"open\n3,\"\",w\n";
     let format = json!({"type": "csv", "findColumnsFromHeader": true, "skipHeaderRows": 1});
-    let (found, warnings) = inline(csv, format, &[("b", "string"), ("a", "long"), ("column_3", "string"), ("b2", "string")]);
+    let (found, warnings) = inline(
+        csv,
+        format,
+        &[
+            ("b", "string"),
+            ("a", "long"),
+            ("column_3", "string"),
+            ("b2", "string"),
+        ],
+    );
     assert_eq!(found, [["x \"y\", z", "1", "q", "NULL"], ["", "3", "w", "NULL"]]);
-    assert_eq!(warnings, ["Unable to parse row [2,,\"\",\"open] (Record: 2, Line: 4)"]);
+    assert_eq!(
+        warnings,
+        ["Unable to parse row [2,,\"\",\"open] (Record: 2, Line: 4)"]
+    );
 
     let format = json!({"type": "tsv", "columns": ["a", "b"], "listDelimiter": "|"});
     let (found, _) = inline("x\ty|z\n\"q\t\n", format, &[("a", "string"), ("b", "string")]);
@@ -149,18 +223,25 @@ fn compressed(directory: &Path) -> Vec<String> {
     xz.write_all(&content(5)).unwrap();
     xz.finish().unwrap();
     let mut zip = zip::ZipWriter::new(file("f.json.zip"));
-    zip.start_file("inside.json", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.start_file("inside.json", zip::write::SimpleFileOptions::default())
+        .unwrap();
     zip.write_all(&content(6)).unwrap();
     zip.finish().unwrap();
     let sizes = [(1, 1000), (2, 2000), (3, 1000), (4, 1000), (5, 1000), (6, 1000)];
-    sizes.iter().flat_map(|(n, count)| std::iter::repeat_n(n.to_string(), *count)).collect()
+    sizes
+        .iter()
+        .flat_map(|(n, count)| std::iter::repeat_n(n.to_string(), *count))
+        .collect()
 }
 
 #[test]
 fn reads_every_compression() {
     let directory = tempfile::tempdir().unwrap();
     let expected = compressed(directory.path());
-    let policy = Policy { allow_local: vec![directory.path().to_owned()], ..Policy::default() };
+    let policy = Policy {
+        allow_local: vec![directory.path().to_owned()],
+        ..Policy::default()
+    };
     let source = json!({"type": "local", "baseDir": directory.path(), "filter": "*.json*"});
     let (found, warnings) = read(source, json!({"type": "json"}), &[("x", "long")], &policy);
     assert!(warnings.is_empty());
@@ -180,11 +261,27 @@ fn a_time_field_is_read_as_auto_and_a_bad_one_is_a_parse_error() {
 fn wrong_arguments_are_named() {
     let columns = signature(&[("x", "long")]);
     let cases = [
-        (json!({"type": "s3"}), json!({"type": "json"}), "input source type [s3]"),
+        (
+            json!({"type": "s3"}),
+            json!({"type": "json"}),
+            "input source type [s3]",
+        ),
         (json!({"type": "inline"}), json!({"type": "json"}), "[data]"),
-        (json!({"type": "http", "uris": ["ftp://x/y"]}), json!({"type": "json"}), "Only [http, https]"),
-        (json!({"type": "inline", "data": ""}), json!({"type": "csv"}), "[findColumnsFromHeader]"),
-        (json!({"type": "inline", "data": ""}), json!({"type": "orc"}), "input format type [orc]"),
+        (
+            json!({"type": "http", "uris": ["ftp://x/y"]}),
+            json!({"type": "json"}),
+            "Only [http, https]",
+        ),
+        (
+            json!({"type": "inline", "data": ""}),
+            json!({"type": "csv"}),
+            "[findColumnsFromHeader]",
+        ),
+        (
+            json!({"type": "inline", "data": ""}),
+            json!({"type": "orc"}),
+            "input format type [orc]",
+        ),
     ];
     for (source, format, expected) in cases {
         let error = ExternSpec::parse(&source, &format, &columns).unwrap_err();

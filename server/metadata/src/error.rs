@@ -12,6 +12,9 @@ pub enum MetadataError {
     /// The task has ended, so nothing can be published for it.
     #[error("task [{0}] has ended")]
     Ended(String),
+    /// A segment with this id is published already.
+    #[error("segment [{0}] exists already")]
+    Conflict(String),
     /// The store failed.
     #[error("metadata store: {0}")]
     Store(#[from] sled::Error),

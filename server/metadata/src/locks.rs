@@ -54,7 +54,10 @@ impl Lock {
         self.task != other.task
             && self.datasource == other.datasource
             && (self.kind == LockKind::Exclusive || other.kind == LockKind::Exclusive)
-            && self.intervals.iter().any(|mine| other.intervals.iter().any(|theirs| mine.overlaps(theirs)))
+            && self
+                .intervals
+                .iter()
+                .any(|mine| other.intervals.iter().any(|theirs| mine.overlaps(theirs)))
     }
 }
 
@@ -74,7 +77,11 @@ impl LockLease {
 
 impl Drop for LockLease {
     fn drop(&mut self) {
-        self.shared.state.lock().held.retain(|lock| lock.number != self.number);
+        self.shared
+            .state
+            .lock()
+            .held
+            .retain(|lock| lock.number != self.number);
         self.shared.released.notify_waiters();
     }
 }
@@ -98,6 +105,13 @@ impl Drop for Waiting {
 }
 
 impl LockManager {
+    /// Locks whose versions are all above `last_version_ms`, in milliseconds since the epoch.
+    pub fn new(last_version_ms: i64) -> LockManager {
+        let locks = LockManager::default();
+        locks.shared.state.lock().last_version_ms = last_version_ms;
+        locks
+    }
+
     /// Waits for a lock on intervals of a datasource, behind earlier requests of the same or a higher
     /// priority that conflict. None after `patience`.
     pub async fn acquire(
@@ -127,13 +141,20 @@ impl LockManager {
             state.waiting.insert(place, lock);
             number
         };
-        let _waiting = Waiting { shared: Arc::clone(&self.shared), number };
+        let _waiting = Waiting {
+            shared: Arc::clone(&self.shared),
+            number,
+        };
         loop {
             let released = self.shared.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
             if let Some(version) = self.try_grant(number) {
-                return Some(LockLease { shared: Arc::clone(&self.shared), number, version });
+                return Some(LockLease {
+                    shared: Arc::clone(&self.shared),
+                    number,
+                    version,
+                });
             }
             if tokio::time::timeout_at(deadline, released).await.is_err() {
                 return None;
@@ -145,14 +166,20 @@ impl LockManager {
         let mut state = self.shared.state.lock();
         let place = state.waiting.iter().position(|lock| lock.number == number)?;
         let lock = state.waiting.get(place)?;
-        let blocked = state.held.iter().chain(&state.waiting[..place]).any(|other| lock.conflicts(other));
+        let blocked = state
+            .held
+            .iter()
+            .chain(&state.waiting[..place])
+            .any(|other| lock.conflicts(other));
         if blocked {
             return None;
         }
         let lock = state.waiting.remove(place);
         state.held.push(lock);
         // Two locks never have the same version, even within one millisecond.
-        let version = chrono::Utc::now().timestamp_millis().max(state.last_version_ms + 1);
+        let version = chrono::Utc::now()
+            .timestamp_millis()
+            .max(state.last_version_ms + 1);
         state.last_version_ms = version;
         drop(state);
         // Whoever waited behind this one may share with it.
@@ -162,6 +189,11 @@ impl LockManager {
 
     /// True while a task waits for a lock.
     pub fn is_waiting(&self, task: &str) -> bool {
-        self.shared.state.lock().waiting.iter().any(|lock| lock.task == task)
+        self.shared
+            .state
+            .lock()
+            .waiting
+            .iter()
+            .any(|lock| lock.task == task)
     }
 }

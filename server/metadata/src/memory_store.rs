@@ -58,6 +58,13 @@ impl MetadataStore for MemoryStore {
             Some(task) if task.state != TaskState::Running => return Err(MetadataError::Ended(id.clone())),
             Some(_) => {}
         }
+        let conflict = publish.segments.iter().map(SegmentRecord::segment_id);
+        if let Some(segment) = conflict
+            .into_iter()
+            .find(|segment| inner.segments.contains_key(segment))
+        {
+            return Err(MetadataError::Conflict(segment));
+        }
         inner.tasks.insert(id.clone(), publish.task.clone());
         inner.reports.insert(id.clone(), publish.report.clone());
         for segment in &publish.segments {

@@ -88,18 +88,25 @@ pub struct Publish {
 
 pub(crate) fn encode<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>, MetadataError> {
     let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, record)
-        .map_err(|source| MetadataError::Record { key: key.to_owned(), source })?;
+    serde_json::to_writer(&mut bytes, record).map_err(|source| MetadataError::Record {
+        key: key.to_owned(),
+        source,
+    })?;
     Ok(bytes)
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, MetadataError> {
     match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json)
-            .map_err(|source| MetadataError::Record { key: key.to_owned(), source }),
+        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|source| MetadataError::Record {
+            key: key.to_owned(),
+            source,
+        }),
         other => {
             let version = other.map_or(0, |(version, _)| *version);
-            Err(MetadataError::Version { key: key.to_owned(), version })
+            Err(MetadataError::Version {
+                key: key.to_owned(),
+                version,
+            })
         }
     }
 }
@@ -113,7 +120,10 @@ pub(crate) fn age_key(record: &TaskRecord) -> String {
 pub(crate) fn page(mut tasks: Vec<TaskRecord>, filter: &TaskFilter) -> TaskPage {
     tasks.retain(|task| {
         (filter.states.is_empty() || filter.states.contains(&task.state))
-            && filter.datasource.as_ref().is_none_or(|name| *name == task.datasource)
+            && filter
+                .datasource
+                .as_ref()
+                .is_none_or(|name| *name == task.datasource)
     });
     tasks.sort_by_cached_key(age_key);
     if let Some(after) = &filter.after {

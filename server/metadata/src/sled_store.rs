@@ -24,9 +24,21 @@ pub struct SledStore {
 impl SledStore {
     /// Opens or creates a store in a directory.
     pub fn open(directory: &Path) -> Result<SledStore, MetadataError> {
-        let db = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).open()?;
-        let (tasks, reports, segments) = (db.open_tree("tasks")?, db.open_tree("reports")?, db.open_tree("segments")?);
-        Ok(SledStore { db, tasks, reports, segments })
+        let db = sled::Config::new()
+            .path(directory)
+            .cache_capacity(CACHE_BYTES)
+            .open()?;
+        let (tasks, reports, segments) = (
+            db.open_tree("tasks")?,
+            db.open_tree("reports")?,
+            db.open_tree("segments")?,
+        );
+        Ok(SledStore {
+            db,
+            tasks,
+            reports,
+            segments,
+        })
     }
 }
 
@@ -41,7 +53,9 @@ fn text(bytes: &[u8]) -> String {
 impl MetadataStore for SledStore {
     fn put_task(&self, task: &TaskRecord) -> Result<(), MetadataError> {
         let bytes = encode(&task.id, task)?;
-        let added = self.tasks.compare_and_swap(&task.id, None::<&[u8]>, Some(bytes))?;
+        let added = self
+            .tasks
+            .compare_and_swap(&task.id, None::<&[u8]>, Some(bytes))?;
         if added.is_err() {
             return Err(MetadataError::AlreadyExists(task.id.clone()));
         }
@@ -85,26 +99,35 @@ impl MetadataStore for SledStore {
             let bytes = encode(&segment_id, segment)?;
             added.push((segment_key(&segment.datasource, &segment_id), bytes));
         }
-        let removed: Vec<Vec<u8>> =
-            publish.unused.iter().map(|segment| segment_key(&publish.task.datasource, segment)).collect();
+        let removed: Vec<Vec<u8>> = publish
+            .unused
+            .iter()
+            .map(|segment| segment_key(&publish.task.datasource, segment))
+            .collect();
         let abort = |error: MetadataError| Err(ConflictableTransactionError::Abort(error));
-        let result = (&self.tasks, &self.reports, &self.segments).transaction(|(tasks, reports, segments)| {
-            let Some(known) = tasks.get(id)? else { return abort(MetadataError::NotFound(id.to_owned())) };
-            match decode::<TaskRecord>(id, &known) {
-                Ok(known) if known.state == TaskState::Running => {}
-                Ok(_) => return abort(MetadataError::Ended(id.to_owned())),
-                Err(error) => return abort(error),
-            }
-            tasks.insert(id, task.as_slice())?;
-            reports.insert(id, publish.report.as_slice())?;
-            for (key, bytes) in &added {
-                segments.insert(key.as_slice(), bytes.as_slice())?;
-            }
-            for key in &removed {
-                segments.remove(key.as_slice())?;
-            }
-            Ok(())
-        });
+        let result =
+            (&self.tasks, &self.reports, &self.segments).transaction(|(tasks, reports, segments)| {
+                let Some(known) = tasks.get(id)? else {
+                    return abort(MetadataError::NotFound(id.to_owned()));
+                };
+                match decode::<TaskRecord>(id, &known) {
+                    Ok(known) if known.state == TaskState::Running => {}
+                    Ok(_) => return abort(MetadataError::Ended(id.to_owned())),
+                    Err(error) => return abort(error),
+                }
+                tasks.insert(id, task.as_slice())?;
+                reports.insert(id, publish.report.as_slice())?;
+                for (key, bytes) in &added {
+                    if segments.get(key.as_slice())?.is_some() {
+                        return abort(MetadataError::Conflict(text(key)));
+                    }
+                    segments.insert(key.as_slice(), bytes.as_slice())?;
+                }
+                for key in &removed {
+                    segments.remove(key.as_slice())?;
+                }
+                Ok(())
+            });
         match result {
             Ok(()) => {}
             Err(TransactionError::Abort(error)) => return Err(error),

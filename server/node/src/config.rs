@@ -95,11 +95,17 @@ pub enum ConfigError {
 impl ServerOptions {
     /// Fills what the command line left open from the config file.
     pub fn resolved(mut self) -> Result<ServerOptions, ConfigError> {
-        let Some(path) = self.config.clone() else { return Ok(self) };
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        let file: ServerOptions =
-            toml::from_str(&text).map_err(|source| ConfigError::Toml { path, source: Box::new(source) })?;
+        let Some(path) = self.config.clone() else {
+            return Ok(self);
+        };
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let file: ServerOptions = toml::from_str(&text).map_err(|source| ConfigError::Toml {
+            path,
+            source: Box::new(source),
+        })?;
         self.data_dir = self.data_dir.or(file.data_dir);
         self.http_address = self.http_address.or(file.http_address);
         self.grpc_address = self.grpc_address.or(file.grpc_address);

@@ -55,7 +55,9 @@ pub async fn run() -> Result<ExitCode, StartError> {
 
 async fn show(address: &str, file: &std::path::Path) -> Result<(), StartError> {
     let client = Client::connect(address)?;
-    let source = serde_json::json!({"type": "local", "files": [file]}).to_string().replace('\'', "''");
+    let source = serde_json::json!({"type": "local", "files": [file]})
+        .to_string()
+        .replace('\'', "''");
     let sql = format!(
         r#"REPLACE INTO wikipedia OVERWRITE ALL
 SELECT TIME_PARSE("time") AS __time, channel, page, "user", "comment", added, deleted, delta
@@ -64,30 +66,58 @@ FROM TABLE(EXTERN('{source}', '{{"type":"json"}}',
 PARTITIONED BY DAY CLUSTERED BY channel"#
     );
     println!("{sql}\n");
-    let request = SubmitTaskRequest { sql, ..Default::default() };
+    let request = SubmitTaskRequest {
+        sql,
+        ..Default::default()
+    };
     let task = client.submit(request).await?.task_id;
     progress::follow(&client, &task).await?;
     let report = client.report(&task).await?;
     println!("report of {task}:");
     for stage in &report.stages {
-        println!("  stage {}: {}", stage.stage_number, progress::describe(stage, &report.counters));
+        println!(
+            "  stage {}: {}",
+            stage.stage_number,
+            progress::describe(stage, &report.counters)
+        );
     }
     if let Some(status) = &report.status {
         println!("  {} in {} ms", status.status, status.duration_ms);
     }
     for segment in client.segments("wikipedia", false).await? {
-        println!("  segment {}: {} rows, {} bytes", segment.segment_id, segment.row_count, segment.size_bytes);
+        println!(
+            "  segment {}: {} rows, {} bytes",
+            segment.segment_id, segment.row_count, segment.size_bytes
+        );
     }
     println!("\n{QUERY}\n");
-    let result = client.query(RunQueryRequest { sql: QUERY.to_owned(), ..Default::default() }).await?;
+    let result = client
+        .query(RunQueryRequest {
+            sql: QUERY.to_owned(),
+            ..Default::default()
+        })
+        .await?;
     let batches: Vec<_> = result.rows.try_collect().await?;
     println!("{}", arrow::util::pretty::pretty_format_batches(&batches)?);
-    let read: i64 = report.counters.iter().filter(|counter| counter.name == "input0" && counter.stage_number == 0).map(rows).sum();
-    let published: u64 = client.list_datasources().await?.iter().map(|datasource| datasource.row_count).sum();
+    let read: i64 = report
+        .counters
+        .iter()
+        .filter(|counter| counter.name == "input0" && counter.stage_number == 0)
+        .map(rows)
+        .sum();
+    let published: u64 = client
+        .list_datasources()
+        .await?
+        .iter()
+        .map(|datasource| datasource.row_count)
+        .sum();
     if read <= 0 || read as u64 != published {
         return Err(format!("{read} rows were read, but {published} are published").into());
     }
-    println!("{published} rows published; {}", druid_json::state_code(client.task(&task).await?.state()));
+    println!(
+        "{published} rows published; {}",
+        druid_json::state_code(client.task(&task).await?.state())
+    );
     Ok(())
 }
 

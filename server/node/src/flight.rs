@@ -30,12 +30,18 @@ pub struct Flight {
 impl Flight {
     /// The service of a worker process, or of a server with a controller.
     pub fn new(worker: WorkerConfig, token: String, controller: Option<Arc<Controller>>) -> Flight {
-        Flight { worker, token, controller }
+        Flight {
+            worker,
+            token,
+            controller,
+        }
     }
 
     fn results(&self, ticket: &ResultTicket) -> Result<SendableRecordBatchStream, Status> {
-        let controller =
-            self.controller.as_ref().ok_or_else(|| Status::not_found("a worker has no results of statements"))?;
+        let controller = self
+            .controller
+            .as_ref()
+            .ok_or_else(|| Status::not_found("a worker has no results of statements"))?;
         let rows = match ticket {
             ResultTicket::Task(id) => controller.task_results(&TaskId::from(id.as_str())),
             ResultTicket::Query(id) => controller.query_results(id),
@@ -62,7 +68,9 @@ fn encode(rows: SendableRecordBatchStream) -> Answer<FlightData> {
 }
 
 fn unsupported<T>(what: &str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(format!("{what} is not offered; submit statements by trilith.query.v1.QueryService")))
+    Err(Status::unimplemented(format!(
+        "{what} is not offered; submit statements by trilith.query.v1.QueryService"
+    )))
 }
 
 #[tonic::async_trait]

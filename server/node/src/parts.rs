@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use trilith_engine::worker::WorkerConfig;
 use trilith_exchange::{Exchange, ExchangeConfig, FlightPool};
@@ -26,8 +26,10 @@ pub fn worker_config(
     token: &str,
 ) -> Result<WorkerConfig, StartError> {
     let consumers = std::num::NonZeroUsize::new(NAMED_CONSUMERS).ok_or("no consumers to name")?;
-    let pool: Arc<dyn MemoryPool> =
-        Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory_bytes as usize), consumers));
+    let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(
+        FairSpillPool::new(memory_bytes as usize),
+        consumers,
+    ));
     let spill = data_dir.join("spill");
     let operators = spill.join("operators");
     std::fs::create_dir_all(&operators)?;

@@ -50,17 +50,27 @@ pub async fn run(
     ready: impl FnOnce(Addresses),
 ) -> Result<(), StartError> {
     let options = options.resolved()?;
-    let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from(DATA_DIRECTORY));
+    let data_dir = options
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(DATA_DIRECTORY));
     std::fs::create_dir_all(&data_dir)?;
     let data_dir = data_dir.canonicalize()?;
     let grpc_listener = TcpListener::bind(options.grpc_address.unwrap_or(GRPC_ADDRESS)).await?;
     let http_listener = TcpListener::bind(options.http_address.unwrap_or(HTTP_ADDRESS)).await?;
-    let addresses = Addresses { http: http_listener.local_addr()?, grpc: grpc_listener.local_addr()? };
+    let addresses = Addresses {
+        http: http_listener.local_addr()?,
+        grpc: grpc_listener.local_addr()?,
+    };
     let token = uuid::Uuid::new_v4().to_string();
     let controller = start_controller(&options, &data_dir, addresses, &token).await?;
     let terms = WorkerTerms {
         flight_token: token.clone(),
-        allow_local: options.allow_local.iter().map(|path| path.display().to_string()).collect(),
+        allow_local: options
+            .allow_local
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect(),
         allow_http: options.allow_http.clone(),
         segment_directory: data_dir.join("segments").display().to_string(),
     };
@@ -134,7 +144,11 @@ async fn grpc_server(
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let flight = Flight::new(controller.worker_config().clone(), token, Some(Arc::clone(controller)));
+    let flight = Flight::new(
+        controller.worker_config().clone(),
+        token,
+        Some(Arc::clone(controller)),
+    );
     let workers = Workers::new(Arc::clone(controller), terms, tracker.clone(), stop.clone());
     let workers = WorkerServiceServer::new(workers)
         .max_decoding_message_size(usize::MAX)
@@ -147,7 +161,9 @@ async fn grpc_server(
         .add_service(reflection)
         .add_service(tasks)
         .add_service(QueryServiceServer::new(Queries::new(Arc::clone(controller))))
-        .add_service(DatasourceServiceServer::new(Datasources::new(Arc::clone(controller))))
+        .add_service(DatasourceServiceServer::new(Datasources::new(Arc::clone(
+            controller,
+        ))))
         .add_service(workers)
         .add_service(FlightServiceServer::new(flight));
     Ok(router.serve_with_incoming_shutdown(incoming(listener), stop.clone().cancelled_owned()))

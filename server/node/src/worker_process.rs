@@ -38,7 +38,11 @@ pub async fn run(
     let address = listener.local_addr()?;
     let slots = options.slots.unwrap_or_else(cores).max(1);
     let memory = memory_limit(options.memory_limit.as_deref())?;
-    let uri = if options.server.contains("://") { options.server.clone() } else { format!("http://{}", options.server) };
+    let uri = if options.server.contains("://") {
+        options.server.clone()
+    } else {
+        format!("http://{}", options.server)
+    };
     let endpoint = Endpoint::from_shared(uri)?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -83,7 +87,11 @@ pub async fn run(
     tracker.close();
     tracker.wait().await;
     let served = config.exchange.stats();
-    info!(rows = served.flight_rows_served, batches = served.flight_batches_served, "Flight reads served");
+    info!(
+        rows = served.flight_rows_served,
+        batches = served.flight_batches_served,
+        "Flight reads served"
+    );
     Ok(())
 }
 
@@ -112,7 +120,10 @@ async fn join(
     register: &pb::RegisterRequest,
 ) -> Result<(Channel, pb::RegisterResponse), StartError> {
     let channel = endpoint.connect().await?;
-    let terms = WorkerServiceClient::new(channel.clone()).register(register.clone()).await?.into_inner();
+    let terms = WorkerServiceClient::new(channel.clone())
+        .register(register.clone())
+        .await?
+        .into_inner();
     Ok((channel, terms))
 }
 
@@ -128,7 +139,14 @@ fn worker_parts(
         ..Policy::default()
     };
     let segments = PathBuf::from(&terms.segment_directory);
-    worker_config(&options.data_dir, &segments, memory, policy, address, &terms.flight_token)
+    worker_config(
+        &options.data_dir,
+        &segments,
+        memory,
+        policy,
+        address,
+        &terms.flight_token,
+    )
 }
 
 /// One session with the server, until it breaks or the process stops.
@@ -141,7 +159,9 @@ async fn serve(
     let (requests, stream) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
     let heartbeat = |busy: usize| pb::WorkRequest {
         worker_id: terms.worker_id.clone(),
-        message: Some(pb::work_request::Message::Heartbeat(pb::Heartbeat { busy_slot_count: busy as u32 })),
+        message: Some(pb::work_request::Message::Heartbeat(pb::Heartbeat {
+            busy_slot_count: busy as u32,
+        })),
     };
     requests.send(heartbeat(0)).await?;
     let mut client = WorkerServiceClient::new(channel)
@@ -152,7 +172,9 @@ async fn serve(
     let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
     let runtime = WorkerRuntime::new(config.clone(), events, shutdown.child_token());
     let lease = Duration::from_millis(u64::from(terms.lease_ms));
-    let mut beat = tokio::time::interval(Duration::from_millis(u64::from(terms.heartbeat_interval_ms.max(1))));
+    let mut beat = tokio::time::interval(Duration::from_millis(u64::from(
+        terms.heartbeat_interval_ms.max(1),
+    )));
     let upward = async {
         loop {
             let message = tokio::select! {
@@ -186,7 +208,10 @@ async fn serve(
 }
 
 /// Stops all work; what it still reports has no reader.
-async fn stop(runtime: &Arc<WorkerRuntime>, mut reports: mpsc::Receiver<trilith_engine::worker::WorkerEvent>) {
+async fn stop(
+    runtime: &Arc<WorkerRuntime>,
+    mut reports: mpsc::Receiver<trilith_engine::worker::WorkerEvent>,
+) {
     let drain = async { while reports.recv().await.is_some() {} };
     tokio::select! {
         () = runtime.stop() => {}

@@ -33,14 +33,23 @@ pub enum SegmentError {
 
 impl SegmentError {
     pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> SegmentError {
-        SegmentError::Io { path: path.to_owned(), source }
+        SegmentError::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(crate) fn parquet(path: &std::path::Path, source: parquet::errors::ParquetError) -> SegmentError {
-        SegmentError::Parquet { path: path.to_owned(), source }
+        SegmentError::Parquet {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(crate) fn arrow(path: &std::path::Path, source: arrow::error::ArrowError) -> SegmentError {
-        SegmentError::Arrow { path: path.to_owned(), source }
+        SegmentError::Arrow {
+            path: path.to_owned(),
+            source,
+        }
     }
 }

@@ -9,7 +9,9 @@ use arrow::compute::{and, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::file::statistics::Statistics;
 use trilith_proto::interval::Interval;
 
@@ -18,7 +20,6 @@ use crate::error::SegmentError;
 /// An open segment file.
 pub struct SegmentReader {
     path: PathBuf,
-    file: File,
     metadata: ArrowReaderMetadata,
 }
 
@@ -28,7 +29,10 @@ impl SegmentReader {
         let file = File::open(path).map_err(|error| SegmentError::io(path, error))?;
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
             .map_err(|error| SegmentError::parquet(path, error))?;
-        Ok(SegmentReader { path: path.to_owned(), file, metadata })
+        Ok(SegmentReader {
+            path: path.to_owned(),
+            metadata,
+        })
     }
 
     /// Columns of the file, `__time` first.
@@ -59,19 +63,24 @@ impl SegmentReader {
             }
             _ => false,
         };
-        let file = self.file.try_clone().map_err(|error| SegmentError::io(&self.path, error))?;
+        // A file of its own: a clone would share the position with other readers.
+        let file = File::open(&self.path).map_err(|error| SegmentError::io(&self.path, error))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let mut builder = builder.with_projection(mask).with_batch_size(batch_rows);
         if let Some(range) = range {
             builder = builder.with_row_groups(self.row_groups(range));
         }
-        let reader = builder.build().map_err(|error| SegmentError::parquet(&self.path, error))?;
+        let reader = builder
+            .build()
+            .map_err(|error| SegmentError::parquet(&self.path, error))?;
         let path = self.path.clone();
         Ok(reader.map(move |batch| {
             let batch = batch.map_err(|error| SegmentError::arrow(&path, error))?;
             match range {
-                Some(range) => within(&batch, range, extra).map_err(|error| SegmentError::arrow(&path, error)),
+                Some(range) => {
+                    within(&batch, range, extra).map_err(|error| SegmentError::arrow(&path, error))
+                }
                 None => Ok(batch),
             }
         }))
@@ -89,7 +98,10 @@ impl SegmentReader {
         };
         (0..groups.len())
             .filter(|index| {
-                let column = groups[*index].columns().iter().find(|column| column.column_path().string() == "__time");
+                let column = groups[*index]
+                    .columns()
+                    .iter()
+                    .find(|column| column.column_path().string() == "__time");
                 !column.and_then(|column| column.statistics()).is_some_and(outside)
             })
             .collect()
@@ -97,7 +109,11 @@ impl SegmentReader {
 }
 
 /// Rows of a batch whose `__time` lies in the range; drops `__time` if it was read for this only.
-fn within(batch: &RecordBatch, range: Interval, drop_time: bool) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn within(
+    batch: &RecordBatch,
+    range: Interval,
+    drop_time: bool,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
     let index = batch.schema_ref().index_of("__time")?;
     let times = batch.column(index);
     let mask: BooleanArray = match times.as_any().downcast_ref::<TimestampMillisecondArray>() {
@@ -110,10 +126,16 @@ fn within(batch: &RecordBatch, range: Interval, drop_time: bool) -> Result<Recor
         None => BooleanArray::from(vec![true; batch.num_rows()]),
     };
     let all = mask.true_count() == batch.num_rows();
-    let batch = if all { batch.clone() } else { filter_record_batch(batch, &mask)? };
+    let batch = if all {
+        batch.clone()
+    } else {
+        filter_record_batch(batch, &mask)?
+    };
     if !drop_time {
         return Ok(batch);
     }
-    let rest: Vec<usize> = (0..batch.num_columns()).filter(|column| *column != index).collect();
+    let rest: Vec<usize> = (0..batch.num_columns())
+        .filter(|column| *column != index)
+        .collect();
     batch.project(&rest)
 }

@@ -38,7 +38,12 @@ pub struct SegmentRecord {
 impl SegmentRecord {
     /// Druid's segment id.
     pub fn segment_id(&self) -> String {
-        segment_id(&self.datasource, &self.interval, &self.version, self.partition_number())
+        segment_id(
+            &self.datasource,
+            &self.interval,
+            &self.version,
+            self.partition_number(),
+        )
     }
 
     /// Number within the chunk, from 0.
@@ -92,7 +97,11 @@ impl SegmentRecord {
 
 /// Druid's segment id: the partition number is left out when it is 0.
 pub fn segment_id(datasource: &str, interval: &Interval, version: &str, partition_number: u32) -> String {
-    let mut id = format!("{datasource}_{}_{}_{version}", iso(interval.start_ms), iso(interval.end_ms));
+    let mut id = format!(
+        "{datasource}_{}_{}_{version}",
+        iso(interval.start_ms),
+        iso(interval.end_ms)
+    );
     if partition_number > 0 {
         id.push('_');
         id.push_str(&partition_number.to_string());
@@ -100,13 +109,44 @@ pub fn segment_id(datasource: &str, interval: &Interval, version: &str, partitio
     id
 }
 
+/// A name as one part of a path: different names stay different.
+fn encoded(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            out.push(char::from(byte));
+        } else {
+            let _infallible = write!(out, "%{byte:02x}");
+        }
+    }
+    out
+}
+
 /// Where the file of a new segment goes, relative to the segment directory. Unique by the task that
 /// writes it, so that two tasks can never write the same file.
 pub fn file_path(datasource: &str, task: &str, interval: &Interval, number: u32) -> String {
-    let clean = |text: &str| -> String {
-        text.chars()
-            .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
-            .collect()
-    };
-    format!("{}/{}/{}-{number:05}.parquet", clean(datasource), clean(task), interval.start_ms)
+    format!(
+        "{}/{}/{}-{number:05}.parquet",
+        encoded(datasource),
+        encoded(task),
+        interval.start_ms
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn different_names_have_different_files() {
+        let interval = Interval {
+            start_ms: 0,
+            end_ms: 1,
+        };
+        let path = |datasource, task| file_path(datasource, task, &interval, 3);
+        assert_eq!(path("a b", "query-1"), "a%20b/query-1/0-00003.parquet");
+        assert_ne!(path("t", "query-x:1"), path("t", "query-x_1"));
+        assert!(!path("..", "..").contains(".."));
+    }
 }

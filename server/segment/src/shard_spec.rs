@@ -41,7 +41,10 @@ pub enum ShardSpec {
 impl ShardSpec {
     /// The spec of a tombstone.
     pub fn tombstone() -> ShardSpec {
-        ShardSpec::Tombstone { partition_num: 0, partitions: 1 }
+        ShardSpec::Tombstone {
+            partition_num: 0,
+            partitions: 1,
+        }
     }
 
     /// Number within the chunk, from 0.
@@ -57,7 +60,9 @@ impl ShardSpec {
     pub fn core_partitions(&self) -> u32 {
         match self {
             ShardSpec::Numbered { partitions, .. } | ShardSpec::Tombstone { partitions, .. } => *partitions,
-            ShardSpec::Range { num_core_partitions, .. } => *num_core_partitions,
+            ShardSpec::Range {
+                num_core_partitions, ..
+            } => *num_core_partitions,
         }
     }
 }
@@ -79,7 +84,10 @@ mod tests {
         let text = r##"{"type":"range","dimensions":["channel"],"start":null,"end":["#de"],"partitionNum":0,"numCorePartitions":2}"##;
         assert_eq!(serde_json::to_string(&range).unwrap(), text);
         assert_eq!(serde_json::from_str::<ShardSpec>(text).unwrap(), range);
-        let numbered = ShardSpec::Numbered { partition_num: 1, partitions: 0 };
+        let numbered = ShardSpec::Numbered {
+            partition_num: 1,
+            partitions: 0,
+        };
         assert_eq!(
             serde_json::to_string(&numbered).unwrap(),
             r#"{"type":"numbered","partitionNum":1,"partitions":0}"#

@@ -35,13 +35,25 @@ fn writes_and_reads_back_by_time() {
 
     let reader = SegmentReader::open(&path).unwrap();
     assert_eq!(reader.row_count(), 2000);
-    let range = Interval { start_ms: 990, end_ms: 1010 };
-    let rows: Vec<RecordBatch> = reader.read(&[2], 128, Some(range)).unwrap().map(Result::unwrap).collect();
+    let range = Interval {
+        start_ms: 990,
+        end_ms: 1010,
+    };
+    let rows: Vec<RecordBatch> = reader
+        .read(&[2], 128, Some(range))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     let values: Vec<i64> = rows
         .iter()
         .flat_map(|rows| {
             assert_eq!(rows.num_columns(), 1);
-            rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec()
+            rows.column(0)
+                .as_any()
+                .downcast_ref::<Int64Array>()
+                .unwrap()
+                .values()
+                .to_vec()
         })
         .collect();
     assert_eq!(values, (990..1010).collect::<Vec<_>>());
@@ -51,7 +63,8 @@ fn writes_and_reads_back_by_time() {
 fn an_unfinished_file_never_appears() {
     let directory = tempfile::tempdir().unwrap();
     let rows = batch(0, 10);
-    let mut writer = SegmentWriter::create(directory.path(), "t/a.parquet", rows.schema(), Vec::new()).unwrap();
+    let mut writer =
+        SegmentWriter::create(directory.path(), "t/a.parquet", rows.schema(), Vec::new()).unwrap();
     writer.write(&rows).unwrap();
     drop(writer);
     assert_eq!(std::fs::read_dir(directory.path().join("t")).unwrap().count(), 0);

@@ -13,7 +13,10 @@ use crate::record::SegmentRecord;
 pub fn visible(records: &[SegmentRecord]) -> Vec<(&SegmentRecord, Vec<Interval>)> {
     let mut chunks: BTreeMap<(std::cmp::Reverse<&str>, Interval), Vec<&SegmentRecord>> = BTreeMap::new();
     for record in records {
-        chunks.entry((std::cmp::Reverse(record.version.as_str()), record.interval)).or_default().push(record);
+        chunks
+            .entry((std::cmp::Reverse(record.version.as_str()), record.interval))
+            .or_default()
+            .push(record);
     }
     let mut covered: Vec<Interval> = Vec::new();
     let mut seen = Vec::new();
@@ -38,15 +41,25 @@ pub fn visible(records: &[SegmentRecord]) -> Vec<(&SegmentRecord, Vec<Interval>)
         }
     }
     seen.sort_by(|(a, _), (b, _)| {
-        (a.interval.start_ms, a.interval.end_ms, a.partition_number())
-            .cmp(&(b.interval.start_ms, b.interval.end_ms, b.partition_number()))
+        (a.interval.start_ms, a.interval.end_ms, a.partition_number()).cmp(&(
+            b.interval.start_ms,
+            b.interval.end_ms,
+            b.partition_number(),
+        ))
     });
     seen
 }
 
 fn complete(segments: &[&SegmentRecord]) -> bool {
-    let numbers: BTreeSet<u32> = segments.iter().map(|segment| segment.partition_number()).collect();
-    let core = segments.iter().map(|segment| segment.shard_spec.core_partitions()).max().unwrap_or(0);
+    let numbers: BTreeSet<u32> = segments
+        .iter()
+        .map(|segment| segment.partition_number())
+        .collect();
+    let core = segments
+        .iter()
+        .map(|segment| segment.shard_spec.core_partitions())
+        .max()
+        .unwrap_or(0);
     (0..core).all(|number| numbers.contains(&number))
 }
 
@@ -60,9 +73,18 @@ pub fn subtract(interval: Interval, others: &[Interval]) -> Vec<Interval> {
                 if !part.overlaps(other) {
                     return vec![part];
                 }
-                let before = Interval { start_ms: part.start_ms, end_ms: other.start_ms };
-                let after = Interval { start_ms: other.end_ms, end_ms: part.end_ms };
-                [before, after].into_iter().filter(|part| part.start_ms < part.end_ms).collect()
+                let before = Interval {
+                    start_ms: part.start_ms,
+                    end_ms: other.start_ms,
+                };
+                let after = Interval {
+                    start_ms: other.end_ms,
+                    end_ms: part.end_ms,
+                };
+                [before, after]
+                    .into_iter()
+                    .filter(|part| part.start_ms < part.end_ms)
+                    .collect()
             })
             .collect();
     }
@@ -77,9 +99,20 @@ mod tests {
 
     fn segment(start: i64, end: i64, version: &str, number: u32, core: u32) -> SegmentRecord {
         SegmentRecord {
-            shard_spec: ShardSpec::Numbered { partition_num: number, partitions: core },
+            shard_spec: ShardSpec::Numbered {
+                partition_num: number,
+                partitions: core,
+            },
             row_count: 1,
-            ..SegmentRecord::tombstone("t", Interval { start_ms: start, end_ms: end }, version, 0)
+            ..SegmentRecord::tombstone(
+                "t",
+                Interval {
+                    start_ms: start,
+                    end_ms: end,
+                },
+                version,
+                0,
+            )
         }
     }
 
@@ -111,14 +144,24 @@ mod tests {
 
     #[test]
     fn appended_partitions_show_with_their_chunk() {
-        let records = [segment(0, 10, "1", 0, 1), segment(0, 10, "1", 1, 1), segment(0, 10, "1", 2, 1)];
+        let records = [
+            segment(0, 10, "1", 0, 1),
+            segment(0, 10, "1", 1, 1),
+            segment(0, 10, "1", 2, 1),
+        ];
         assert_eq!(shown(&records).len(), 3);
     }
 
     #[test]
     fn a_tombstone_hides_what_was_there() {
-        let interval = Interval { start_ms: 0, end_ms: 10 };
-        let records = [segment(0, 10, "1", 0, 1), SegmentRecord::tombstone("t", interval, "2", 0)];
+        let interval = Interval {
+            start_ms: 0,
+            end_ms: 10,
+        };
+        let records = [
+            segment(0, 10, "1", 0, 1),
+            SegmentRecord::tombstone("t", interval, "2", 0),
+        ];
         let shown = visible(&records);
         assert_eq!(shown.len(), 1);
         assert!(shown[0].0.is_tombstone());

@@ -18,9 +18,14 @@ pub fn tombstone_intervals(
     max: usize,
 ) -> Option<Vec<Interval>> {
     let mut chunks: BTreeSet<Interval> = BTreeSet::new();
-    for drop in overwrite.iter().flat_map(|interval| subtract(*interval, published)) {
+    for drop in overwrite
+        .iter()
+        .flat_map(|interval| subtract(*interval, published))
+    {
         for record in used {
-            let Some(overlap) = record.interval.intersect(&drop) else { continue };
+            let Some(overlap) = record.interval.intersect(&drop) else {
+                continue;
+            };
             if overlap == ETERNITY || granularity == Granularity::All {
                 chunks.insert(overlap);
                 continue;
@@ -51,7 +56,10 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     fn days(start: i64, end: i64) -> Interval {
-        Interval { start_ms: start * DAY, end_ms: end * DAY }
+        Interval {
+            start_ms: start * DAY,
+            end_ms: end * DAY,
+        }
     }
 
     #[test]
@@ -65,6 +73,9 @@ mod tests {
         assert_eq!(chunks, Some(vec![days(0, 1)]));
         let all = tombstone_intervals(&[ETERNITY], &[], &used, Granularity::Day, 10);
         assert_eq!(all, Some(vec![days(0, 1), days(1, 2), days(5, 6)]));
-        assert_eq!(tombstone_intervals(&[ETERNITY], &[], &used, Granularity::Day, 2), None);
+        assert_eq!(
+            tombstone_intervals(&[ETERNITY], &[], &used, Granularity::Day, 2),
+            None
+        );
     }
 }

@@ -46,7 +46,10 @@ impl SegmentWriter {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|error| SegmentError::io(parent, error))?;
         }
-        let metadata = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+        let metadata = metadata
+            .into_iter()
+            .map(|(key, value)| KeyValue::new(key, value))
+            .collect();
         let level = ZstdLevel::try_new(1).map_err(|error| SegmentError::parquet(&path, error))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
@@ -58,30 +61,53 @@ impl SegmentWriter {
         let file = File::create(&partial).map_err(|error| SegmentError::io(&partial, error))?;
         let writer = ArrowWriter::try_new(file, schema, Some(properties))
             .map_err(|error| SegmentError::parquet(&path, error))?;
-        Ok(SegmentWriter { path, partial, writer: Some(writer), rows: 0 })
+        Ok(SegmentWriter {
+            path,
+            partial,
+            writer: Some(writer),
+            rows: 0,
+        })
     }
 
     /// Adds rows.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), SegmentError> {
         self.rows += batch.num_rows() as u64;
         match &mut self.writer {
-            Some(writer) => writer.write(batch).map_err(|error| SegmentError::parquet(&self.path, error)),
+            Some(writer) => writer
+                .write(batch)
+                .map_err(|error| SegmentError::parquet(&self.path, error)),
             None => Ok(()),
         }
     }
 
     /// Makes the file durable and gives it its name.
     pub fn finish(mut self) -> Result<WrittenSegment, SegmentError> {
-        let Some(writer) = self.writer.take() else { return Ok(WrittenSegment { size_bytes: 0, rows: 0 }) };
-        let file = writer.into_inner().map_err(|error| SegmentError::parquet(&self.path, error))?;
-        file.sync_all().map_err(|error| SegmentError::io(&self.partial, error))?;
-        let size_bytes = file.metadata().map_err(|error| SegmentError::io(&self.partial, error))?.len();
+        let Some(writer) = self.writer.take() else {
+            return Ok(WrittenSegment {
+                size_bytes: 0,
+                rows: 0,
+            });
+        };
+        let file = writer
+            .into_inner()
+            .map_err(|error| SegmentError::parquet(&self.path, error))?;
+        file.sync_all()
+            .map_err(|error| SegmentError::io(&self.partial, error))?;
+        let size_bytes = file
+            .metadata()
+            .map_err(|error| SegmentError::io(&self.partial, error))?
+            .len();
         fs::rename(&self.partial, &self.path).map_err(|error| SegmentError::io(&self.path, error))?;
         if let Some(parent) = self.path.parent() {
             let directory = File::open(parent).map_err(|error| SegmentError::io(parent, error))?;
-            directory.sync_all().map_err(|error| SegmentError::io(parent, error))?;
+            directory
+                .sync_all()
+                .map_err(|error| SegmentError::io(parent, error))?;
         }
-        Ok(WrittenSegment { size_bytes, rows: self.rows })
+        Ok(WrittenSegment {
+            size_bytes,
+            rows: self.rows,
+        })
     }
 }
 

@@ -25,7 +25,9 @@ fn wrong(key: &str, value: &Value, expected: &str) -> ApiError {
 
 fn integer(key: &str, value: &Value) -> Result<i64, ApiError> {
     let number = match value {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)),
+        Value::Number(number) => number
+            .as_i64()
+            .or_else(|| number.as_f64().map(|number| number as i64)),
         Value::String(text) => {
             let text = text.trim();
             text.parse::<i64>().ok().or_else(|| {
@@ -101,10 +103,17 @@ impl QueryContext {
             }
         }
         for (key, choices, exact) in CHOICES {
-            let Some(value) = map.get(*key).filter(|value| !value.is_null()) else { continue };
+            let Some(value) = map.get(*key).filter(|value| !value.is_null()) else {
+                continue;
+            };
             let text = value.as_str().ok_or_else(|| wrong(key, value, "a string"))?;
-            let known =
-                choices.iter().any(|choice| if *exact { *choice == text } else { choice.eq_ignore_ascii_case(text) });
+            let known = choices.iter().any(|choice| {
+                if *exact {
+                    *choice == text
+                } else {
+                    choice.eq_ignore_ascii_case(text)
+                }
+            });
             if !known {
                 return Err(ApiError::invalid_input(format!(
                     "Query context key [{key}] must be one of {choices:?}, but it is [{text}]"
@@ -118,13 +127,20 @@ impl QueryContext {
                 Category::InvalidInput,
                 Persona::User,
                 "invalidInput",
-                format!("MSQ context maxNumTasks [{tasks}] cannot be less than 2, since at least 1 controller and 1 worker is necessary"),
+                format!(
+                    "MSQ context maxNumTasks [{tasks}] cannot be less than 2, since at least 1 controller and 1 worker is necessary"
+                ),
             ));
         }
         context.zone()?;
         if let Some(value) = context.map.get("sqlQueryId") {
-            let id = value.as_str().ok_or_else(|| wrong("sqlQueryId", value, "a string"))?;
-            let bad = id.is_empty() || id.starts_with('.') || id.contains(['/', '\\']) || id.chars().any(char::is_control);
+            let id = value
+                .as_str()
+                .ok_or_else(|| wrong("sqlQueryId", value, "a string"))?;
+            let bad = id.is_empty()
+                || id.starts_with('.')
+                || id.contains(['/', '\\'])
+                || id.chars().any(char::is_control);
             if bad {
                 return Err(ApiError::invalid_input(format!(
                     "sqlQueryId [{id}] must not be empty, start with '.', or contain '/', '\\' or control characters"
@@ -135,15 +151,24 @@ impl QueryContext {
     }
 
     fn integer(&self, key: &str, default: i64) -> i64 {
-        self.map.get(key).and_then(|value| integer(key, value).ok()).unwrap_or(default)
+        self.map
+            .get(key)
+            .and_then(|value| integer(key, value).ok())
+            .unwrap_or(default)
     }
 
     fn boolean(&self, key: &str, default: bool) -> bool {
-        self.map.get(key).and_then(|value| boolean(key, value).ok()).unwrap_or(default)
+        self.map
+            .get(key)
+            .and_then(|value| boolean(key, value).ok())
+            .unwrap_or(default)
     }
 
     fn choice(&self, key: &str, choice: &str) -> bool {
-        self.map.get(key).and_then(Value::as_str).is_some_and(|text| text.eq_ignore_ascii_case(choice))
+        self.map
+            .get(key)
+            .and_then(Value::as_str)
+            .is_some_and(|text| text.eq_ignore_ascii_case(choice))
     }
 
     fn zone(&self) -> Result<String, ApiError> {
@@ -190,7 +215,9 @@ impl QueryContext {
 
     /// `timeout` in milliseconds; none when absent or 0.
     pub fn timeout_ms(&self) -> Option<u64> {
-        u64::try_from(self.integer("timeout", 0)).ok().filter(|timeout| *timeout > 0)
+        u64::try_from(self.integer("timeout", 0))
+            .ok()
+            .filter(|timeout| *timeout > 0)
     }
 
     /// `arrayIngestMode` is `mvd`.
@@ -210,7 +237,10 @@ impl QueryContext {
 
     /// `sqlOuterLimit`.
     pub fn sql_outer_limit(&self) -> Option<u64> {
-        self.map.get("sqlOuterLimit").filter(|value| !value.is_null()).map(|_| self.integer("sqlOuterLimit", 0) as u64)
+        self.map
+            .get("sqlOuterLimit")
+            .filter(|value| !value.is_null())
+            .map(|_| self.integer("sqlOuterLimit", 0) as u64)
     }
 
     /// `useApproximateCountDistinct`.

@@ -42,8 +42,16 @@ pub(crate) fn parse_error(error: &ParserError, end: (u64, u64)) -> ApiError {
         None => (text, None),
     };
     let (line, column) = place.unwrap_or(end);
-    let place = Position { line, column, end_line: line, end_column: column };
-    let message = match message.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: ")) {
+    let place = Position {
+        line,
+        column,
+        end_line: line,
+        end_column: column,
+    };
+    let message = match message
+        .strip_prefix("Expected: ")
+        .and_then(|rest| rest.rsplit_once(", found: "))
+    {
         Some((expected, found)) => {
             let found = if found == "EOF" { "<EOF>" } else { found };
             format!("Received an unexpected token [{found}], expected [{expected}]")
@@ -141,7 +149,11 @@ pub fn plain_message(error: &DataFusionError) -> String {
         other => other.to_string(),
     };
     let mut text = text.split("\n\nbacktrace:").next().unwrap_or_default().to_owned();
-    for prefix in ["Error during planning: ", "This feature is not implemented: ", "Execution error: "] {
+    for prefix in [
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Execution error: ",
+    ] {
         while let Some(rest) = text.strip_prefix(prefix) {
             text = rest.to_owned();
         }

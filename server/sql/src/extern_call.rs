@@ -52,8 +52,15 @@ pub(crate) fn take(body: Vec<TokenWithSpan>) -> Result<(Vec<TokenWithSpan>, Vec<
         let call = call(&mut tokens, token.span, &mut parameters)?;
         let name = format!("{PLACEHOLDER}{}", externs.len());
         externs.push(call);
-        let word = Word { value: name, quote_style: Some('"'), keyword: Keyword::NoKeyword };
-        out.push(TokenWithSpan { token: Token::Word(word), span: token.span });
+        let word = Word {
+            value: name,
+            quote_style: Some('"'),
+            keyword: Keyword::NoKeyword,
+        };
+        out.push(TokenWithSpan {
+            token: Token::Word(word),
+            span: token.span,
+        });
     }
     Ok((out, externs))
 }
@@ -70,11 +77,21 @@ fn call(tokens: &mut Tokens, span: Span, parameters: &mut usize) -> Result<RawEx
                 *parameters += 1;
                 Argument::Parameter(*parameters - 1)
             }
-            _ => return Err(at("EXTERN takes JSON text as arguments: input source, input format, signature", span)),
+            _ => {
+                return Err(at(
+                    "EXTERN takes JSON text as arguments: input source, input format, signature",
+                    span,
+                ));
+            }
         };
         match arguments.get_mut(place) {
             Some(slot) => *slot = Some(argument),
-            None => return Err(at("EXTERN takes at most 3 arguments: input source, input format, signature", span)),
+            None => {
+                return Err(at(
+                    "EXTERN takes at most 3 arguments: input source, input format, signature",
+                    span,
+                ));
+            }
         }
         next = place + 1;
         if !tokens.token(&Token::Comma) && !tokens.peek().is_some_and(|token| token.token == Token::RParen) {
@@ -90,22 +107,42 @@ fn call(tokens: &mut Tokens, span: Span, parameters: &mut usize) -> Result<RawEx
     let source = source.ok_or_else(|| missing("inputSource"))?;
     let format = format.ok_or_else(|| missing("inputFormat"))?;
     match (&signature, &extend) {
-        (None, None) => return Err(at("EXTERN requires either a [signature] value or an EXTEND clause", span)),
+        (None, None) => {
+            return Err(at(
+                "EXTERN requires either a [signature] value or an EXTEND clause",
+                span,
+            ));
+        }
         (Some(_), Some(_)) => {
-            return Err(at("EXTERN requires either a [signature] value or an EXTEND clause, but not both", span));
+            return Err(at(
+                "EXTERN requires either a [signature] value or an EXTEND clause, but not both",
+                span,
+            ));
         }
         _ => {}
     }
-    Ok(RawExtern { source, format, signature, extend, span })
+    Ok(RawExtern {
+        source,
+        format,
+        signature,
+        extend,
+        span,
+    })
 }
 
 fn expect(tokens: &mut Tokens, token: &Token, text: &str) -> Result<(), ApiError> {
-    if tokens.token(token) { Ok(()) } else { Err(tokens.expected(text)) }
+    if tokens.token(token) {
+        Ok(())
+    } else {
+        Err(tokens.expected(text))
+    }
 }
 
 /// `name =>` in front of an argument.
 fn name(tokens: &mut Tokens) -> Result<Option<usize>, ApiError> {
-    let Some(Token::Word(word)) = tokens.peek().map(|token| token.token.clone()) else { return Ok(None) };
+    let Some(Token::Word(word)) = tokens.peek().map(|token| token.token.clone()) else {
+        return Ok(None);
+    };
     let place = ["inputSource", "inputFormat", "signature"]
         .iter()
         .position(|known| known.eq_ignore_ascii_case(&word.value))
@@ -158,20 +195,33 @@ fn column_type(tokens: &mut Tokens, column: &str) -> Result<ColumnType, ApiError
             return ColumnType::parse(&text)
                 .ok_or_else(|| validation(format!("Column [{column}] has an unsupported type: [{text}]")));
         }
-        other => return Err(validation(format!("Column [{column}] has an unsupported type: [{other}]"))),
+        other => {
+            return Err(validation(format!(
+                "Column [{column}] has an unsupported type: [{other}]"
+            )));
+        }
     };
     if tokens.token(&Token::LParen) {
         // VARCHAR(20): the length means nothing.
         tokens.next();
         expect(tokens, &Token::RParen, ")")?;
     }
-    Ok(if tokens.word("ARRAY") { ColumnType::Array(Box::new(scalar)) } else { scalar })
+    Ok(if tokens.word("ARRAY") {
+        ColumnType::Array(Box::new(scalar))
+    } else {
+        scalar
+    })
 }
 
 impl RawExtern {
     /// Reads the JSON of the arguments. `parameters` are the values of `?`.
     pub(crate) fn resolve(&self, parameters: &[Value]) -> Result<ExternCall, ApiError> {
-        let place = position(self.span).unwrap_or(Position { line: 1, column: 1, end_line: 1, end_column: 1 });
+        let place = position(self.span).unwrap_or(Position {
+            line: 1,
+            column: 1,
+            end_line: 1,
+            end_column: 1,
+        });
         let json = |argument: &Argument, what: &str| -> Result<Value, ApiError> {
             let text = match argument {
                 Argument::Text(text) => text.clone(),
@@ -179,12 +229,18 @@ impl RawExtern {
                     Some(Value::String(text)) => text.clone(),
                     Some(other) => other.to_string(),
                     None => {
-                        return Err(validation(format!("No value bound for dynamic parameter position [{index}]")));
+                        return Err(validation(format!(
+                            "No value bound for dynamic parameter position [{index}]"
+                        )));
                     }
                 },
             };
-            serde_json::from_str(&text)
-                .map_err(|error| at(format!("The argument [{what}] of EXTERN is not valid JSON: {error}"), self.span))
+            serde_json::from_str(&text).map_err(|error| {
+                at(
+                    format!("The argument [{what}] of EXTERN is not valid JSON: {error}"),
+                    self.span,
+                )
+            })
         };
         let signature = match (&self.extend, &self.signature) {
             (Some(columns), _) => columns.clone(),
@@ -201,12 +257,18 @@ impl RawExtern {
 
     fn signature(&self, value: &Value) -> Result<Vec<(String, ColumnType)>, ApiError> {
         let wrong = |why: &str| at(format!("The argument [signature] of EXTERN {why}"), self.span);
-        let items = value.as_array().ok_or_else(|| wrong("must be a JSON list of {\"name\", \"type\"}"))?;
+        let items = value
+            .as_array()
+            .ok_or_else(|| wrong("must be a JSON list of {\"name\", \"type\"}"))?;
         items
             .iter()
             .map(|item| {
-                let name = item["name"].as_str().ok_or_else(|| wrong("has a column without a name"))?;
-                let text = item["type"].as_str().ok_or_else(|| wrong(&format!("has no type for column [{name}]")))?;
+                let name = item["name"]
+                    .as_str()
+                    .ok_or_else(|| wrong("has a column without a name"))?;
+                let text = item["type"]
+                    .as_str()
+                    .ok_or_else(|| wrong(&format!("has no type for column [{name}]")))?;
                 let column_type = ColumnType::parse(text)
                     .ok_or_else(|| wrong(&format!("has the unknown type [{text}] for column [{name}]")))?;
                 Ok((name.to_owned(), column_type))

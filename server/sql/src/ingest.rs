@@ -43,7 +43,11 @@ pub(crate) fn draft(
     clustered_by: &[OrderByExpr],
     context: &QueryContext,
 ) -> Result<Draft, ApiError> {
-    let operation = if target.overwrite.is_some() { "REPLACE" } else { "INSERT" };
+    let operation = if target.overwrite.is_some() {
+        "REPLACE"
+    } else {
+        "INSERT"
+    };
     let granularity = partitioned_by.ok_or_else(|| {
         validation(format!(
             "Operation [{operation}] requires a PARTITIONED BY to be explicitly defined, but none was found."
@@ -62,9 +66,11 @@ pub(crate) fn draft(
     let overwrite = match &target.overwrite {
         None => None,
         Some(Overwrite::All) => Some(vec![ETERNITY]),
-        Some(Overwrite::Where(condition)) => {
-            Some(overwrite_intervals(condition, granularity, &context.sql_time_zone())?)
-        }
+        Some(Overwrite::Where(condition)) => Some(overwrite_intervals(
+            condition,
+            granularity,
+            &context.sql_time_zone(),
+        )?),
     };
     let mut draft = Draft {
         operation,
@@ -99,7 +105,9 @@ fn check_query(
         None => (false, false),
     };
     if offset {
-        return Err(validation(format!("Cannot use an OFFSET clause on a Query of type [{operation}]")));
+        return Err(validation(format!(
+            "Cannot use an OFFSET clause on a Query of type [{operation}]"
+        )));
     }
     if (limit || query.fetch.is_some()) && granularity != Granularity::All {
         return Err(validation(format!(
@@ -107,7 +115,9 @@ fn check_query(
         )));
     }
     if context.sql_outer_limit().is_some() {
-        return Err(validation(format!("Context parameter [sqlOuterLimit] cannot be provided on operator [{operation}]")));
+        return Err(validation(format!(
+            "Context parameter [sqlOuterLimit] cannot be provided on operator [{operation}]"
+        )));
     }
     Ok(())
 }
@@ -118,7 +128,9 @@ impl Draft {
         if context.finalize_aggregations() {
             return;
         }
-        let SetExpr::Select(select) = query.body.as_ref() else { return };
+        let SetExpr::Select(select) = query.body.as_ref() else {
+            return;
+        };
         let grouped = match &select.group_by {
             GroupByExpr::All(_) => true,
             GroupByExpr::Expressions(exprs, _) => !exprs.is_empty(),
@@ -128,7 +140,13 @@ impl Draft {
         }
         self.rolls_up = true;
         for item in &select.projection {
-            let SelectItem::ExprWithAlias { expr: Expr::Function(function), alias } = item else { continue };
+            let SelectItem::ExprWithAlias {
+                expr: Expr::Function(function),
+                alias,
+            } = item
+            else {
+                continue;
+            };
             let combine = match function.name.to_string().to_ascii_uppercase().as_str() {
                 "COUNT" | "SUM" => "Sum",
                 "MIN" => "Min",
@@ -149,20 +167,31 @@ impl Draft {
                 Expr::Value(value) => match &value.value {
                     Value::Number(number, _) => match number.parse::<usize>() {
                         Ok(ordinal) if ordinal > 0 => Key::Ordinal(ordinal - 1),
-                        _ => return Err(validation(format!("Ordinal [{number}] specified in the CLUSTERED BY clause is invalid. It must be a positive integer."))),
+                        _ => {
+                            return Err(validation(format!(
+                                "Ordinal [{number}] specified in the CLUSTERED BY clause is invalid. It must be a positive integer."
+                            )));
+                        }
                     },
-                    other => return Err(validation(format!("CLUSTERED BY needs a column, not the literal [{other}]"))),
+                    other => {
+                        return Err(validation(format!(
+                            "CLUSTERED BY needs a column, not the literal [{other}]"
+                        )));
+                    }
                 },
                 Expr::Identifier(name) if selects(query, &name.value) => Key::Name(name.value.clone()),
                 expr => {
                     let expr = expr.clone();
                     let Some(select) = plain_select(query) else {
-                        return Err(validation(format!("CLUSTERED BY expression [{expr}] needs a plain SELECT; name the expression there and use its alias")));
+                        return Err(validation(format!(
+                            "CLUSTERED BY expression [{expr}] needs a plain SELECT; name the expression there and use its alias"
+                        )));
                     };
                     let same = select.projection.iter().find_map(|item| match item {
-                        SelectItem::ExprWithAlias { expr: selected, alias } if *selected == expr => {
-                            Some(alias.value.clone())
-                        }
+                        SelectItem::ExprWithAlias {
+                            expr: selected,
+                            alias,
+                        } if *selected == expr => Some(alias.value.clone()),
                         _ => None,
                     });
                     match same {
@@ -196,7 +225,10 @@ impl Draft {
         let time_column = columns.iter().position(|column| column.name == "__time");
         match time_column {
             Some(index) => {
-                let is_time = matches!(types.get(index), Some(DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Timestamp(_, _)));
+                let is_time = matches!(
+                    types.get(index),
+                    Some(DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Timestamp(_, _))
+                );
                 let is_null = types.get(index) == Some(&DataType::Null);
                 if !is_time && !is_null {
                     let sql_type = &columns[index].sql_type;
@@ -232,7 +264,11 @@ impl Draft {
                 Key::Hidden(index) => columns.len() + index,
             };
             if Some(column) == time_column && place > 0 && context.force_segment_sort_by_time() {
-                return Err(validation("Sort order (CLUSTERED BY) cannot include [__time] in position [".to_owned() + &place.to_string() + "] unless context parameter [forceSegmentSortByTime] is set to false"));
+                return Err(validation(
+                    "Sort order (CLUSTERED BY) cannot include [__time] in position [".to_owned()
+                        + &place.to_string()
+                        + "] unless context parameter [forceSegmentSortByTime] is set to false",
+                ));
             }
             let output_name = columns.get(column).map(|column| column.name.clone());
             clustered_by.push(ClusterKey { column, output_name });
@@ -247,7 +283,10 @@ impl Draft {
                     Some((name.clone(), format!("{kind}{combine}")))
                 })
                 .collect(),
-            query_granularity: self.query_granularity.map_or("NONE", Granularity::name).to_owned(),
+            query_granularity: self
+                .query_granularity
+                .map_or("NONE", Granularity::name)
+                .to_owned(),
         });
         Ok(Ingest {
             datasource: self.datasource,
@@ -258,14 +297,18 @@ impl Draft {
             hidden_columns: self.hidden,
             rollup,
             rows_per_segment: context.rows_per_segment(),
-            segment_sort: SegmentSort { force_by_time: context.force_segment_sort_by_time() },
+            segment_sort: SegmentSort {
+                force_by_time: context.force_segment_sort_by_time(),
+            },
         })
     }
 }
 
 /// True if the query has an output column of this name, or may have one behind a wildcard, or is no select.
 fn selects(query: &mut Query, name: &str) -> bool {
-    let Some(select) = plain_select(query) else { return true };
+    let Some(select) = plain_select(query) else {
+        return true;
+    };
     select.projection.iter().any(|item| match item {
         SelectItem::ExprWithAlias { alias, .. } => alias.value == name,
         SelectItem::UnnamedExpr(Expr::Identifier(column)) => column.value == name,
@@ -288,7 +331,9 @@ fn plain_select(query: &mut Query) -> Option<&mut sqlparser::ast::Select> {
 /// The period of TIME_FLOOR, as it was rewritten.
 fn period_argument(function: &sqlparser::ast::Function) -> Option<Granularity> {
     use sqlparser::ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
-    let FunctionArguments::List(list) = &function.args else { return None };
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
     match list.args.get(1)? {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => match &value.value {
             Value::SingleQuotedString(period) => Granularity::from_period(period),

@@ -16,8 +16,8 @@ pub use catalog::{Catalog, ExternCall};
 pub use context::QueryContext;
 pub use error::plain_message;
 pub use plan::{
-    ClusterKey, Engine, Ingest, OutputColumn, Planned, Rollup, SegmentSort, SqlParameter, Statement, StatementKind,
-    plan,
+    ClusterKey, Engine, Ingest, OutputColumn, Planned, Rollup, SegmentSort, SqlParameter, Statement,
+    StatementKind, plan,
 };
 
 #[cfg(test)]

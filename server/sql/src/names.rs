@@ -19,7 +19,9 @@ pub(crate) fn outer_select(body: &mut SetExpr) -> Option<&mut Select> {
 /// have.
 pub(crate) fn name_columns(query: &mut Query, unique: bool) -> Names {
     let mut names = Names::default();
-    let Some(select) = outer_select(&mut query.body) else { return names };
+    let Some(select) = outer_select(&mut query.body) else {
+        return names;
+    };
     let mut used: Vec<String> = Vec::new();
     for (index, item) in select.projection.iter_mut().enumerate() {
         let name = match item {
@@ -32,7 +34,10 @@ pub(crate) fn name_columns(query: &mut Query, unique: bool) -> Names {
                 let name = format!("EXPR${index}");
                 names.unnamed.push(name.clone());
                 let expr = expr.clone();
-                *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name.clone()) };
+                *item = SelectItem::ExprWithAlias {
+                    expr,
+                    alias: Ident::with_quote('"', name.clone()),
+                };
                 name
             }
             _ => continue,
@@ -45,13 +50,19 @@ pub(crate) fn name_columns(query: &mut Query, unique: bool) -> Names {
         if unique {
             continue;
         }
-        let fresh = (0..).map(|n| format!("{name}{n}")).find(|fresh| !used.contains(fresh)).unwrap_or_default();
+        let fresh = (0..)
+            .map(|n| format!("{name}{n}"))
+            .find(|fresh| !used.contains(fresh))
+            .unwrap_or_default();
         used.push(fresh.clone());
         let expr = match item {
             SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => expr.clone(),
             _ => continue,
         };
-        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', fresh) };
+        *item = SelectItem::ExprWithAlias {
+            expr,
+            alias: Ident::with_quote('"', fresh),
+        };
     }
     names
 }

@@ -36,7 +36,9 @@ pub(crate) fn tail(
         return Err(tokens.expected("CLUSTERED BY"));
     }
     if granularity.is_none() {
-        return Err(validation("CLUSTERED BY found before PARTITIONED BY, CLUSTERED BY must come after the PARTITIONED BY clause"));
+        return Err(validation(
+            "CLUSTERED BY found before PARTITIONED BY, CLUSTERED BY must come after the PARTITIONED BY clause",
+        ));
     }
     let span = tokens.span();
     let dialect = GenericDialect {};
@@ -46,7 +48,10 @@ pub(crate) fn tail(
         .map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
-        return Err(crate::error::at(format!("Received an unexpected token [{}], expected [<EOF>]", rest.token), rest.span));
+        return Err(crate::error::at(
+            format!("Received an unexpected token [{}], expected [<EOF>]", rest.token),
+            rest.span,
+        ));
     }
     if let Some(key) = keys.iter().find(|key| key.options.asc == Some(false)) {
         return Err(validation(format!(
@@ -66,7 +71,9 @@ fn invalid(text: &str) -> ApiError {
 /// By name ("DAY") or ISO period ("P1D").
 fn named(text: &str) -> Result<Granularity, ApiError> {
     let upper = text.to_ascii_uppercase();
-    Granularity::from_name(&upper).or_else(|| Granularity::from_period(&upper)).ok_or_else(|| invalid(text))
+    Granularity::from_name(&upper)
+        .or_else(|| Granularity::from_period(&upper))
+        .ok_or_else(|| invalid(text))
 }
 
 fn granularity(tokens: &mut Tokens) -> Result<Granularity, ApiError> {
@@ -92,7 +99,11 @@ fn granularity(tokens: &mut Tokens) -> Result<Granularity, ApiError> {
         }
         let period = match tokens.next().map(|token| token.token) {
             Some(Token::SingleQuotedString(period)) => period,
-            _ => return Err(validation("Second argument to TIME_FLOOR in PARTITIONED BY clause must be a period like 'PT1H'")),
+            _ => {
+                return Err(validation(
+                    "Second argument to TIME_FLOOR in PARTITIONED BY clause must be a period like 'PT1H'",
+                ));
+            }
         };
         let granularity = Granularity::from_period(&period).ok_or_else(|| invalid(&period))?;
         return close(tokens, granularity);
@@ -118,7 +129,11 @@ fn time_argument(tokens: &mut Tokens, function: &str) -> Result<(), ApiError> {
 }
 
 fn close(tokens: &mut Tokens, granularity: Granularity) -> Result<Granularity, ApiError> {
-    if tokens.token(&Token::RParen) { Ok(granularity) } else { Err(tokens.expected(")")) }
+    if tokens.token(&Token::RParen) {
+        Ok(granularity)
+    } else {
+        Err(tokens.expected(")"))
+    }
 }
 
 /// Intervals of OVERWRITE WHERE, sorted and disjoint.
@@ -129,7 +144,11 @@ pub(crate) fn overwrite_intervals(
 ) -> Result<Vec<Interval>, ApiError> {
     let intervals = intervals(condition, zone)?;
     if intervals.is_empty() {
-        return Err(validation("The OVERWRITE WHERE clause [".to_owned() + &condition.to_string() + "] produced no time intervals, are the bounds overly restrictive?"));
+        return Err(validation(
+            "The OVERWRITE WHERE clause [".to_owned()
+                + &condition.to_string()
+                + "] produced no time intervals, are the bounds overly restrictive?",
+        ));
     }
     let aligned = |interval: &Interval| match granularity {
         Granularity::All => *interval == ETERNITY,
@@ -149,23 +168,42 @@ pub(crate) fn overwrite_intervals(
 }
 
 fn only_time() -> ApiError {
-    validation("OVERWRITE WHERE clause only supports filtering on the __time column with TIMESTAMP literals and >, >=, <, <=, BETWEEN, AND, OR, NOT")
+    validation(
+        "OVERWRITE WHERE clause only supports filtering on the __time column with TIMESTAMP literals and >, >=, <, <=, BETWEEN, AND, OR, NOT",
+    )
 }
 
 fn intervals(condition: &Expr, zone: &str) -> Result<Vec<Interval>, ApiError> {
     match condition {
         Expr::Nested(inner) => intervals(inner, zone),
-        Expr::UnaryOp { op: UnaryOperator::Not, expr } => Ok(complement(intervals(expr, zone)?)),
-        Expr::Between { expr, negated, low, high } => {
+        Expr::UnaryOp {
+            op: UnaryOperator::Not,
+            expr,
+        } => Ok(complement(intervals(expr, zone)?)),
+        Expr::Between {
+            expr,
+            negated,
+            low,
+            high,
+        } => {
             is_time(expr)?;
             let (low, high) = (literal(low, zone)?, literal(high, zone)?);
-            let inside: Vec<Interval> = Some(Interval::new(low, high + 1)).filter(|i| !i.is_empty()).into_iter().collect();
+            let inside: Vec<Interval> = Some(Interval::new(low, high + 1))
+                .filter(|i| !i.is_empty())
+                .into_iter()
+                .collect();
             Ok(if *negated { complement(inside) } else { inside })
         }
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            Ok(intersection(&intervals(left, zone)?, &intervals(right, zone)?))
-        }
-        Expr::BinaryOp { left, op: BinaryOperator::Or, right } => {
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::And,
+            right,
+        } => Ok(intersection(&intervals(left, zone)?, &intervals(right, zone)?)),
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::Or,
+            right,
+        } => {
             let mut all = intervals(left, zone)?;
             all.extend(intervals(right, zone)?);
             Ok(union(all))
@@ -213,7 +251,12 @@ fn union(mut intervals: Vec<Interval>) -> Vec<Interval> {
 }
 
 fn intersection(left: &[Interval], right: &[Interval]) -> Vec<Interval> {
-    union(left.iter().flat_map(|a| right.iter().filter_map(|b| a.intersect(b))).filter(|i| !i.is_empty()).collect())
+    union(
+        left.iter()
+            .flat_map(|a| right.iter().filter_map(|b| a.intersect(b)))
+            .filter(|i| !i.is_empty())
+            .collect(),
+    )
 }
 
 fn complement(intervals: Vec<Interval>) -> Vec<Interval> {

@@ -152,7 +152,10 @@ pub struct Planned {
 impl Planned {
     /// RESOURCES of EXPLAIN.
     pub fn resources_json(&self) -> Value {
-        self.resources.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect()
+        self.resources
+            .iter()
+            .map(|(name, kind)| json!({"name": name, "type": kind}))
+            .collect()
     }
 
     /// ATTRIBUTES of EXPLAIN.
@@ -168,15 +171,22 @@ impl Planned {
             attributes.insert("targetDataSource".to_owned(), json!(ingest.datasource));
             attributes.insert("partitionedBy".to_owned(), ingest.granularity.to_json());
             if !ingest.clustered_by.is_empty() {
-                let names: Vec<_> =
-                    ingest.clustered_by.iter().filter_map(|key| key.output_name.clone()).collect();
+                let names: Vec<_> = ingest
+                    .clustered_by
+                    .iter()
+                    .filter_map(|key| key.output_name.clone())
+                    .collect();
                 attributes.insert("clusteredBy".to_owned(), json!(names));
             }
             if let Some(intervals) = &ingest.overwrite {
                 let chunks = if intervals.as_slice() == [ETERNITY] {
                     "all".to_owned()
                 } else {
-                    intervals.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+                    intervals
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(",")
                 };
                 attributes.insert("replaceTimeChunks".to_owned(), json!(chunks));
             }
@@ -192,8 +202,15 @@ pub fn plan(
     catalog: Arc<dyn Catalog>,
     runtime: Arc<RuntimeEnv>,
 ) -> Result<Planned, ApiError> {
-    let Parts { settings, explain, target, mut query, externs, partitioned_by, clustered_by } =
-        statement::parse(&statement.sql)?;
+    let Parts {
+        settings,
+        explain,
+        target,
+        mut query,
+        externs,
+        partitioned_by,
+        clustered_by,
+    } = statement::parse(&statement.sql)?;
     let mut context = statement.context;
     context.extend(settings);
     let context = QueryContext::parse(context)?;
@@ -204,13 +221,24 @@ pub fn plan(
         Some(_) => StatementKind::Replace,
     };
     if engine == Engine::Native && kind != StatementKind::Select {
-        let name = if kind == StatementKind::Insert { "INSERT" } else { "REPLACE" };
+        let name = if kind == StatementKind::Insert {
+            "INSERT"
+        } else {
+            "REPLACE"
+        };
         return Err(validation(format!(
             "{name} operations are not supported by requested SQL engine [native], consider using MSQ."
         )));
     }
-    let values: Vec<Value> = statement.parameters.iter().map(|parameter| parameter.value.clone()).collect();
-    let calls = externs.iter().map(|raw| raw.resolve(&values)).collect::<Result<Vec<_>, _>>()?;
+    let values: Vec<Value> = statement
+        .parameters
+        .iter()
+        .map(|parameter| parameter.value.clone())
+        .collect();
+    let calls = externs
+        .iter()
+        .map(|raw| raw.resolve(&values))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut resources: Vec<(String, &'static str)> = Vec::new();
     let tables = tables(&query, &calls, catalog.as_ref(), engine, &mut resources)?;
     if let Some(target) = &target {
@@ -225,7 +253,14 @@ pub fn plan(
         Some(target) => {
             let mut keys = clustered_by;
             rewrite_keys(&mut keys, &context)?;
-            Some(ingest::draft(target, &mut query, &names, partitioned_by, &keys, &context)?)
+            Some(ingest::draft(
+                target,
+                &mut query,
+                &names,
+                partitioned_by,
+                &keys,
+                &context,
+            )?)
         }
         None => None,
     };
@@ -238,7 +273,9 @@ pub fn plan(
             .map_err(|error| planning(&error, |_| None))?,
         None => plan,
     };
-    let plan = state.optimize(&plan).map_err(|error| planning(&error, |name| names::find(&original, name)))?;
+    let plan = state
+        .optimize(&plan)
+        .map_err(|error| planning(&error, |name| names::find(&original, name)))?;
     let hidden = draft.as_ref().map_or(0, ingest::Draft::hidden);
     let fields = plan.schema().fields();
     let visible = fields.len().saturating_sub(hidden);
@@ -251,10 +288,27 @@ pub fn plan(
             sql_type: column::sql_type(field),
         })
         .collect();
-    let types: Vec<_> = fields.iter().take(visible).map(|field| field.data_type().clone()).collect();
-    let ingest = draft.map(|draft| draft.finish(&columns, &types, &context)).transpose()?;
+    let types: Vec<_> = fields
+        .iter()
+        .take(visible)
+        .map(|field| field.data_type().clone())
+        .collect();
+    let ingest = draft
+        .map(|draft| draft.finish(&columns, &types, &context))
+        .transpose()?;
     let sql = masked(&statement.sql);
-    Ok(Planned { kind, explain, plan, state, columns, ingest, context, resources, sql, query_id })
+    Ok(Planned {
+        kind,
+        explain,
+        plan,
+        state,
+        columns,
+        ingest,
+        context,
+        resources,
+        sql,
+        query_id,
+    })
 }
 
 fn now_ms() -> i64 {
@@ -291,7 +345,8 @@ fn tables(
     let mut tables = Tables::new();
     for (names, span) in names::relations(query) {
         let written = names.join(".");
-        let (schema, name) = qualified(&names).ok_or_else(|| at(format!("Object '{written}' not found"), span))?;
+        let (schema, name) =
+            qualified(&names).ok_or_else(|| at(format!("Object '{written}' not found"), span))?;
         if let Some(call) = extern_number(&name).and_then(|number| calls.get(number)) {
             tables.insert((schema, name), catalog.external(call)?);
             resources.push(("EXTERNAL".to_owned(), "EXTERNAL"));
@@ -323,9 +378,16 @@ fn extern_number(name: &str) -> Option<usize> {
 }
 
 /// Two planned partitions make DataFusion plan exchanges, which become stages; one keeps it in one piece.
-fn session(context: &QueryContext, engine: Engine, runtime: Arc<RuntimeEnv>) -> Result<SessionState, ApiError> {
+fn session(
+    context: &QueryContext,
+    engine: Engine,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<SessionState, ApiError> {
     let partitions = if engine == Engine::Task { 2 } else { 1 };
-    let mut config = SessionConfig::new().with_batch_size(8_192).with_target_partitions(partitions).with_round_robin_repartition(false);
+    let mut config = SessionConfig::new()
+        .with_batch_size(8_192)
+        .with_target_partitions(partitions)
+        .with_round_robin_repartition(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.sql_parser.enable_ident_normalization = false;
@@ -382,7 +444,9 @@ fn masked(sql: &str) -> String {
     while let Some(found) = rest.find(KEY) {
         let (before, value) = rest.split_at(found + KEY.len());
         out.push_str(before);
-        let end = value.find('"').and_then(|open| Some(open + 1 + value[open + 1..].find('"')?));
+        let end = value
+            .find('"')
+            .and_then(|open| Some(open + 1 + value[open + 1..].find('"')?));
         // A password that does not end hides the rest.
         out.push_str(": \"<masked>\"");
         rest = end.map_or("", |end| &value[end + 1..]);

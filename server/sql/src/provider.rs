@@ -56,19 +56,31 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.state.scalar_functions().get(&name.to_ascii_lowercase()).cloned()
+        self.state
+            .scalar_functions()
+            .get(&name.to_ascii_lowercase())
+            .cloned()
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        self.state.higher_order_functions().get(&name.to_ascii_lowercase()).cloned()
+        self.state
+            .higher_order_functions()
+            .get(&name.to_ascii_lowercase())
+            .cloned()
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.state.aggregate_functions().get(&name.to_ascii_lowercase()).cloned()
+        self.state
+            .aggregate_functions()
+            .get(&name.to_ascii_lowercase())
+            .cloned()
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.state.window_functions().get(&name.to_ascii_lowercase()).cloned()
+        self.state
+            .window_functions()
+            .get(&name.to_ascii_lowercase())
+            .cloned()
     }
 
     fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {

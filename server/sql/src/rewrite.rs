@@ -58,7 +58,10 @@ fn number(value: impl ToString) -> Expr {
 
 /// A call of a function.
 pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
-    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    let args = args
+        .into_iter()
+        .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
+        .collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
@@ -104,14 +107,19 @@ pub(crate) fn timestamp_literal(literal: &TypedString, zone: &str) -> Result<i64
             DataType::Date => "'yyyy-MM-dd'",
             _ => "'yyyy-MM-dd HH:mm:ss'",
         };
-        validation(format!("Illegal TIMESTAMP literal '{value}': not in format {shape}"))
+        validation(format!(
+            "Illegal TIMESTAMP literal '{value}': not in format {shape}"
+        ))
     })
 }
 
 impl Rewriter<'_> {
     fn expr(&self, expr: &mut Expr, placeholders: &mut usize) -> Result<(), ApiError> {
         match expr {
-            Expr::Floor { expr: inner, field: CeilFloorKind::DateTimeField(unit) } => {
+            Expr::Floor {
+                expr: inner,
+                field: CeilFloorKind::DateTimeField(unit),
+            } => {
                 let unit = unit.to_string();
                 // Without TO the parser still reports a field.
                 if unit.is_empty() || unit.eq_ignore_ascii_case("NoDateTime") {
@@ -119,18 +127,28 @@ impl Rewriter<'_> {
                 }
                 *expr = self.bucket("time_floor", take(inner), &unit)?;
             }
-            Expr::Ceil { expr: inner, field: CeilFloorKind::DateTimeField(unit) } => {
+            Expr::Ceil {
+                expr: inner,
+                field: CeilFloorKind::DateTimeField(unit),
+            } => {
                 let unit = unit.to_string();
                 if unit.is_empty() || unit.eq_ignore_ascii_case("NoDateTime") {
                     return Ok(());
                 }
                 *expr = self.bucket("time_ceil", take(inner), &unit)?;
             }
-            Expr::Extract { field, expr: inner, .. } => {
+            Expr::Extract {
+                field, expr: inner, ..
+            } => {
                 let unit = text(&field.to_string().to_ascii_uppercase());
                 *expr = call("time_extract", vec![take(inner), unit, text(&self.zone)]);
             }
-            Expr::Cast { kind: CastKind::Cast, expr: inner, data_type, .. } => {
+            Expr::Cast {
+                kind: CastKind::Cast,
+                expr: inner,
+                data_type,
+                ..
+            } => {
                 if let Some(cast) = self.cast(inner, data_type) {
                     *expr = cast;
                 }
@@ -164,8 +182,11 @@ impl Rewriter<'_> {
     }
 
     fn bucket(&self, name: &str, inner: Expr, unit: &str) -> Result<Expr, ApiError> {
-        let period = period(unit)
-            .ok_or_else(|| validation(format!("[{unit}] is no time unit of FLOOR and CEIL; use TIME_FLOOR with a period")))?;
+        let period = period(unit).ok_or_else(|| {
+            validation(format!(
+                "[{unit}] is no time unit of FLOOR and CEIL; use TIME_FLOOR with a period"
+            ))
+        })?;
         Ok(call(name, vec![inner, text(period), null(), text(&self.zone)]))
     }
 
@@ -175,9 +196,11 @@ impl Rewriter<'_> {
             DataType::Varchar(_) | DataType::Char(_) | DataType::Text | DataType::String(_) => {
                 Some(call("druid_cast_varchar", vec![take(inner), text(&self.zone)]))
             }
-            DataType::BigInt(_) | DataType::Integer(_) | DataType::Int(_) | DataType::SmallInt(_) | DataType::TinyInt(_) => {
-                one("druid_cast_bigint", inner)
-            }
+            DataType::BigInt(_)
+            | DataType::Integer(_)
+            | DataType::Int(_)
+            | DataType::SmallInt(_)
+            | DataType::TinyInt(_) => one("druid_cast_bigint", inner),
             DataType::Double(_)
             | DataType::DoublePrecision
             | DataType::Float(_)
@@ -189,7 +212,10 @@ impl Rewriter<'_> {
             }
             DataType::Date => {
                 let time = call("druid_cast_timestamp", vec![take(inner), text(&self.zone)]);
-                Some(call("time_floor", vec![time, text("P1D"), null(), text(&self.zone)]))
+                Some(call(
+                    "time_floor",
+                    vec![time, text("P1D"), null(), text(&self.zone)],
+                ))
             }
             _ => None,
         }
@@ -218,7 +244,9 @@ impl Rewriter<'_> {
                 return Ok(call("make_array", items));
             }
             serde_json::Value::Object(_) => {
-                return Err(validation(format!("Parameter [{index}] must be a scalar or a list")));
+                return Err(validation(format!(
+                    "Parameter [{index}] must be a scalar or a list"
+                )));
             }
         };
         Ok(match parameter.sql_type.to_ascii_uppercase().as_str() {
@@ -230,13 +258,17 @@ impl Rewriter<'_> {
     }
 
     fn function(&self, expr: &mut Expr) -> Result<(), ApiError> {
-        let Expr::Function(function) = expr else { return Ok(()) };
+        let Expr::Function(function) = expr else {
+            return Ok(());
+        };
         let name = function.name.to_string().to_ascii_uppercase();
         if name == "CURRENT_TIMESTAMP" || name == "LOCALTIMESTAMP" {
             *expr = self.now();
             return Ok(());
         }
-        let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
+        let FunctionArguments::List(list) = &mut function.args else {
+            return Ok(());
+        };
         if name == "COUNT"
             && self.approximate
             && function.over.is_none()
@@ -277,7 +309,9 @@ impl Rewriter<'_> {
                 }
                 Ok(())
             }
-            _ => Err(validation("TIMESTAMPADD and TIMESTAMPDIFF need a time unit as their first argument")),
+            _ => Err(validation(
+                "TIMESTAMPADD and TIMESTAMPDIFF need a time unit as their first argument",
+            )),
         }
     }
 }

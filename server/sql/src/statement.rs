@@ -97,8 +97,13 @@ impl Tokens {
     }
 
     pub(crate) fn expected(&self, what: &str) -> ApiError {
-        let found = self.peek().map_or_else(|| "<EOF>".to_owned(), |token| token.token.to_string());
-        at(format!("Received an unexpected token [{found}], expected [{what}]"), self.span())
+        let found = self
+            .peek()
+            .map_or_else(|| "<EOF>".to_owned(), |token| token.token.to_string());
+        at(
+            format!("Received an unexpected token [{found}], expected [{what}]"),
+            self.span(),
+        )
     }
 }
 
@@ -121,7 +126,9 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
     let (partitioned_by, clustered_by) = partitioning::tail(tail, target.is_some())?;
     let starts = body.first().is_some_and(|token| {
         token.token == Token::LParen
-            || ["SELECT", "WITH", "VALUES"].iter().any(|word| is_word(&token.token, word))
+            || ["SELECT", "WITH", "VALUES"]
+                .iter()
+                .any(|word| is_word(&token.token, word))
     });
     if !starts {
         return Err(match target {
@@ -131,17 +138,30 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
     }
     let (body, externs) = extern_call::take(body)?;
     let query = query(body)?;
-    Ok(Parts { settings, explain, target, query, externs, partitioned_by, clustered_by })
+    Ok(Parts {
+        settings,
+        explain,
+        target,
+        query,
+        externs,
+        partitioned_by,
+        clustered_by,
+    })
 }
 
 fn query(body: Vec<TokenWithSpan>) -> Result<Box<Query>, ApiError> {
-    let end = body.last().map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
+    let end = body
+        .last()
+        .map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(body);
     let query = parser.parse_query().map_err(|error| parse_error(&error, end))?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
-        return Err(at(format!("Received an unexpected token [{}], expected [<EOF>]", rest.token), rest.span));
+        return Err(at(
+            format!("Received an unexpected token [{}], expected [<EOF>]", rest.token),
+            rest.span,
+        ));
     }
     Ok(query)
 }
@@ -170,7 +190,12 @@ fn settings(tokens: &mut Tokens) -> Result<Map<String, Value>, ApiError> {
                     "TRUE" => Value::Bool(true),
                     "FALSE" => Value::Bool(false),
                     "NULL" => Value::Null,
-                    _ => return Err(at(format!("SET {name} needs a literal, not [{}]", word.value), span)),
+                    _ => {
+                        return Err(at(
+                            format!("SET {name} needs a literal, not [{}]", word.value),
+                            span,
+                        ));
+                    }
                 }
             }
             _ => return Err(at(format!("SET {name} needs a literal"), span)),
@@ -222,7 +247,10 @@ fn target(tokens: &mut Tokens) -> Result<Option<Target>, ApiError> {
         }
     }
     if tokens.peek().is_some_and(|token| token.token == Token::LParen) && !starts_query(tokens) {
-        return Err(validation(format!("Operation [{name}] cannot be run with a target column list, given [{}]", names.join("."))));
+        return Err(validation(format!(
+            "Operation [{name}] cannot be run with a target column list, given [{}]",
+            names.join(".")
+        )));
     }
     let datasource = match names.as_slice() {
         [table] => table.clone(),
@@ -242,14 +270,19 @@ fn target(tokens: &mut Tokens) -> Result<Option<Target>, ApiError> {
     };
     check_name(&datasource)?;
     let overwrite = if replace { Some(overwrite(tokens)?) } else { None };
-    Ok(Some(Target { datasource, overwrite }))
+    Ok(Some(Target {
+        datasource,
+        overwrite,
+    }))
 }
 
 /// A parenthesis that opens the query itself.
 fn starts_query(tokens: &Tokens) -> bool {
     tokens.tokens.get(tokens.at + 1).is_some_and(|token| {
         token.token == Token::LParen
-            || ["SELECT", "WITH", "VALUES"].iter().any(|word| is_word(&token.token, word))
+            || ["SELECT", "WITH", "VALUES"]
+                .iter()
+                .any(|word| is_word(&token.token, word))
     })
 }
 
@@ -264,7 +297,10 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     if name.contains('/') {
         return Err(wrong("cannot contain '/'"));
     }
-    if name.chars().any(|c| (c.is_whitespace() && c != ' ') || c.is_control() || c as u32 > 0xffff) {
+    if name
+        .chars()
+        .any(|c| (c.is_whitespace() && c != ' ') || c.is_control() || c as u32 > 0xffff)
+    {
         return Err(wrong("contains illegal characters"));
     }
     Ok(())
@@ -272,7 +308,9 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 
 fn overwrite(tokens: &mut Tokens) -> Result<Overwrite, ApiError> {
     let missing = || {
-        validation("Missing time chunk information in OVERWRITE clause for REPLACE. Use OVERWRITE WHERE <__time based condition> or OVERWRITE ALL to overwrite the entire table.")
+        validation(
+            "Missing time chunk information in OVERWRITE clause for REPLACE. Use OVERWRITE WHERE <__time based condition> or OVERWRITE ALL to overwrite the entire table.",
+        )
     };
     if !tokens.word("OVERWRITE") {
         return Err(missing());
@@ -287,8 +325,9 @@ fn overwrite(tokens: &mut Tokens) -> Result<Overwrite, ApiError> {
     let span = tokens.span();
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(rest);
-    let condition =
-        parser.parse_expr().map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
+    let condition = parser
+        .parse_expr()
+        .map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
     tokens.at += parser.index();
     Ok(Overwrite::Where(condition))
 }

@@ -21,7 +21,11 @@ impl Catalog for Tables {
             return None;
         }
         let schema = Schema::new(vec![
-            Field::new("__time", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), true),
+            Field::new(
+                "__time",
+                DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+                true,
+            ),
             Field::new("channel", DataType::Utf8, true),
             Field::new("added", DataType::Int64, true),
         ]);
@@ -33,8 +37,11 @@ impl Catalog for Tables {
     }
 
     fn external(&self, call: &ExternCall) -> Result<Arc<dyn TableProvider>, ApiError> {
-        let fields: Vec<Field> =
-            call.signature.iter().map(|(name, kind)| column::to_field(name, kind, false)).collect();
+        let fields: Vec<Field> = call
+            .signature
+            .iter()
+            .map(|(name, kind)| column::to_field(name, kind, false))
+            .collect();
         Ok(Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))
     }
 
@@ -45,8 +52,17 @@ impl Catalog for Tables {
 
 fn planned(sql: &str, context: Value, engine: Engine) -> Result<Planned, ApiError> {
     let context: Map<String, Value> = context.as_object().unwrap().clone();
-    let statement = Statement { sql: sql.to_owned(), context, parameters: Vec::new() };
-    plan(statement, engine, Arc::new(Tables), Arc::new(RuntimeEnv::default()))
+    let statement = Statement {
+        sql: sql.to_owned(),
+        context,
+        parameters: Vec::new(),
+    };
+    plan(
+        statement,
+        engine,
+        Arc::new(Tables),
+        Arc::new(RuntimeEnv::default()),
+    )
 }
 
 fn error(sql: &str) -> ApiError {
@@ -59,24 +75,75 @@ fn error(sql: &str) -> ApiError {
 #[test]
 fn rejects_with_druids_words_and_positions() {
     let cases = [
-        ("SELECT * FROM no_such_table", "Object 'no_such_table' not found (line [1], column [15])"),
-        ("SELECT nope FROM \"wiki\"", "Column 'nope' not found in any table (line [1], column [8])"),
-        ("SELECT \"channel\", COUNT(*) FROM \"wiki\"", "Expression 'channel' is not being grouped (line [1], column [8])"),
-        ("INSERT INTO \"x\" SELECT * FROM \"wiki\"", "Operation [INSERT] requires a PARTITIONED BY to be explicitly defined, but none was found."),
-        ("SELECT * FROM sys.segments", "Cannot query table(s) [sys.segments] with SQL engine [msq-task]"),
-        ("INSERT INTO x (a) SELECT 1 AS a PARTITIONED BY ALL", "Operation [INSERT] cannot be run with a target column list"),
-        ("INSERT INTO x SELECT COUNT(*) FROM wiki PARTITIONED BY ALL", "generated column name[EXPR$0]"),
-        ("INSERT INTO x SELECT channel, channel FROM wiki PARTITIONED BY ALL", "Duplicate field in SELECT: [channel]"),
-        ("INSERT INTO x SELECT channel FROM wiki PARTITIONED BY DAY", "must select a column named __time"),
-        ("INSERT INTO x SELECT added AS __time FROM wiki PARTITIONED BY DAY", "Field[__time] was the wrong type[BIGINT], expected TIMESTAMP"),
-        ("INSERT INTO x SELECT * FROM wiki ORDER BY 1 PARTITIONED BY ALL", "ORDER BY"),
-        ("INSERT INTO x SELECT * FROM wiki PARTITIONED BY FORTNIGHT", "Invalid granularity[FORTNIGHT]"),
-        ("INSERT INTO x SELECT * FROM wiki PARTITIONED BY ALL CLUSTERED BY channel DESC", "cannot sort in descending order"),
-        ("REPLACE INTO x SELECT * FROM wiki PARTITIONED BY ALL", "Missing time chunk information in OVERWRITE clause"),
-        ("REPLACE INTO x OVERWRITE WHERE __time > TIMESTAMP '2000-01-01 01:00:00' SELECT * FROM wiki PARTITIONED BY DAY", "not aligned"),
-        ("REPLACE INTO x OVERWRITE WHERE channel > TIMESTAMP '2000-01-01' SELECT * FROM wiki PARTITIONED BY DAY", "only supports filtering on the __time column"),
+        (
+            "SELECT * FROM no_such_table",
+            "Object 'no_such_table' not found (line [1], column [15])",
+        ),
+        (
+            "SELECT nope FROM \"wiki\"",
+            "Column 'nope' not found in any table (line [1], column [8])",
+        ),
+        (
+            "SELECT \"channel\", COUNT(*) FROM \"wiki\"",
+            "Expression 'channel' is not being grouped (line [1], column [8])",
+        ),
+        (
+            "INSERT INTO \"x\" SELECT * FROM \"wiki\"",
+            "Operation [INSERT] requires a PARTITIONED BY to be explicitly defined, but none was found.",
+        ),
+        (
+            "SELECT * FROM sys.segments",
+            "Cannot query table(s) [sys.segments] with SQL engine [msq-task]",
+        ),
+        (
+            "INSERT INTO x (a) SELECT 1 AS a PARTITIONED BY ALL",
+            "Operation [INSERT] cannot be run with a target column list",
+        ),
+        (
+            "INSERT INTO x SELECT COUNT(*) FROM wiki PARTITIONED BY ALL",
+            "generated column name[EXPR$0]",
+        ),
+        (
+            "INSERT INTO x SELECT channel, channel FROM wiki PARTITIONED BY ALL",
+            "Duplicate field in SELECT: [channel]",
+        ),
+        (
+            "INSERT INTO x SELECT channel FROM wiki PARTITIONED BY DAY",
+            "must select a column named __time",
+        ),
+        (
+            "INSERT INTO x SELECT added AS __time FROM wiki PARTITIONED BY DAY",
+            "Field[__time] was the wrong type[BIGINT], expected TIMESTAMP",
+        ),
+        (
+            "INSERT INTO x SELECT * FROM wiki ORDER BY 1 PARTITIONED BY ALL",
+            "ORDER BY",
+        ),
+        (
+            "INSERT INTO x SELECT * FROM wiki PARTITIONED BY FORTNIGHT",
+            "Invalid granularity[FORTNIGHT]",
+        ),
+        (
+            "INSERT INTO x SELECT * FROM wiki PARTITIONED BY ALL CLUSTERED BY channel DESC",
+            "cannot sort in descending order",
+        ),
+        (
+            "REPLACE INTO x SELECT * FROM wiki PARTITIONED BY ALL",
+            "Missing time chunk information in OVERWRITE clause",
+        ),
+        (
+            "REPLACE INTO x OVERWRITE WHERE __time > TIMESTAMP '2000-01-01 01:00:00' SELECT * FROM wiki PARTITIONED BY DAY",
+            "not aligned",
+        ),
+        (
+            "REPLACE INTO x OVERWRITE WHERE channel > TIMESTAMP '2000-01-01' SELECT * FROM wiki PARTITIONED BY DAY",
+            "only supports filtering on the __time column",
+        ),
         ("SELECT 1 +", "Received an unexpected token [<EOF>]"),
-        ("INSERT INTO sys.segments SELECT 1 AS a PARTITIONED BY ALL", "is not a Druid datasource"),
+        (
+            "INSERT INTO sys.segments SELECT 1 AS a PARTITIONED BY ALL",
+            "is not a Druid datasource",
+        ),
     ];
     for (sql, expected) in cases {
         let error = error(sql);
@@ -86,9 +153,13 @@ fn rejects_with_druids_words_and_positions() {
         }
     }
     assert!(error("SELEC 1").message.contains("Non-query expression"));
-    let few = planned("SELECT 1", json!({"maxNumTasks": 1}), Engine::Task).err().unwrap();
+    let few = planned("SELECT 1", json!({"maxNumTasks": 1}), Engine::Task)
+        .err()
+        .unwrap();
     assert!(few.message.contains("maxNumTasks [1] cannot be less than 2"));
-    let wrong = planned("SELECT 1", json!({"rowsPerSegment": [1]}), Engine::Task).err().unwrap();
+    let wrong = planned("SELECT 1", json!({"rowsPerSegment": [1]}), Engine::Task)
+        .err()
+        .unwrap();
     assert!(wrong.message.contains("rowsPerSegment"));
 }
 
@@ -98,22 +169,39 @@ fn understands_ingestion() {
         SELECT TIME_PARSE(\"time\") AS __time, channel, UPPER(channel) AS big FROM TABLE(EXTERN(\n\
         '{\"type\":\"inline\",\"data\":\"\"}', '{\"type\":\"json\"}', '[{\"name\":\"time\",\"type\":\"string\"},{\"name\":\"channel\",\"type\":\"string\"}]'))\n\
         PARTITIONED BY FLOOR(__time TO DAY) CLUSTERED BY 2, UPPER(channel), LOWER(channel)";
-    let planned = planned(sql, json!({"maxNumTasks": "3", "unknown": {"x": 1}}), Engine::Task).unwrap();
+    let planned = planned(
+        sql,
+        json!({"maxNumTasks": "3", "unknown": {"x": 1}}),
+        Engine::Task,
+    )
+    .unwrap();
     assert_eq!(planned.kind, StatementKind::Replace);
     assert_eq!(planned.context.max_num_tasks(), 3);
     assert_eq!(planned.context.map()["unknown"]["x"], 1);
     let ingest = planned.ingest.unwrap();
     let day = 86_400_000;
     let start = 946_684_800_000;
-    assert_eq!(ingest.overwrite, Some(vec![Interval::new(start, start + 2 * day)]));
+    assert_eq!(
+        ingest.overwrite,
+        Some(vec![Interval::new(start, start + 2 * day)])
+    );
     assert_eq!(ingest.granularity, Granularity::Day);
     assert_eq!(ingest.time_column, Some(0));
     assert_eq!(ingest.hidden_columns, 1);
-    let keys: Vec<(usize, Option<&str>)> =
-        ingest.clustered_by.iter().map(|key| (key.column, key.output_name.as_deref())).collect();
+    let keys: Vec<(usize, Option<&str>)> = ingest
+        .clustered_by
+        .iter()
+        .map(|key| (key.column, key.output_name.as_deref()))
+        .collect();
     assert_eq!(keys, [(1, Some("channel")), (2, Some("big")), (3, None)]);
     assert_eq!(planned.columns.len(), 3);
-    assert_eq!(planned.resources, [("EXTERNAL".to_owned(), "EXTERNAL"), ("t".to_owned(), "DATASOURCE")]);
+    assert_eq!(
+        planned.resources,
+        [
+            ("EXTERNAL".to_owned(), "EXTERNAL"),
+            ("t".to_owned(), "DATASOURCE")
+        ]
+    );
 }
 
 #[test]
@@ -137,8 +225,17 @@ fn plans_what_druid_users_write() {
             panic!("{sql}: {}", error.message);
         }
     }
-    let planned = planned("SELECT COUNT(*), channel AS c, channel AS c FROM wiki GROUP BY channel", json!({}), Engine::Task).unwrap();
-    let names: Vec<&str> = planned.columns.iter().map(|column| column.name.as_str()).collect();
+    let planned = planned(
+        "SELECT COUNT(*), channel AS c, channel AS c FROM wiki GROUP BY channel",
+        json!({}),
+        Engine::Task,
+    )
+    .unwrap();
+    let names: Vec<&str> = planned
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
     assert_eq!(names, ["EXPR$0", "c", "c0"]);
 }
 

@@ -19,7 +19,12 @@ use crate::druid_json::{report_json, state_code};
 #[derive(Debug, Clone, Args)]
 pub struct ServerArg {
     /// gRPC address of the server.
-    #[arg(long, env = "TRILITH_SERVER", default_value = "http://127.0.0.1:8889", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "TRILITH_SERVER",
+        default_value = "http://127.0.0.1:8889",
+        value_name = "ADDRESS"
+    )]
     server: String,
 }
 
@@ -159,7 +164,12 @@ pub async fn run(command: ClientCommand) -> ExitCode {
 
 async fn execute(command: ClientCommand) -> Result<(), CommandError> {
     match command {
-        ClientCommand::Sql { server, sql, format, output } => {
+        ClientCommand::Sql {
+            server,
+            sql,
+            format,
+            output,
+        } => {
             let client = Client::connect(&server.server)?;
             match sql.statement()? {
                 Some(text) => run_sql(&client, &text, &sql.context_json()?, format, output.as_deref()).await,
@@ -174,7 +184,11 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
             let id = submit(&client, &text, &sql.context_json()?).await?;
             let Some(id) = id else { return Ok(()) };
             println!("{id}");
-            if wait { progress::follow(&client, &id).await } else { Ok(()) }
+            if wait {
+                progress::follow(&client, &id).await
+            } else {
+                Ok(())
+            }
         }
         ClientCommand::Status { server, task_id } => {
             let task = Client::connect(&server.server)?.task(&task_id).await?;
@@ -198,7 +212,10 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
             Ok(())
         }
         ClientCommand::Tasks { server, limit } => {
-            let request = tasks::ListTasksRequest { page_size: limit, ..Default::default() };
+            let request = tasks::ListTasksRequest {
+                page_size: limit,
+                ..Default::default()
+            };
             let page = Client::connect(&server.server)?.list(request).await?;
             output::tasks(&page.tasks);
             Ok(())
@@ -249,7 +266,12 @@ fn ingests(sql: &str) -> bool {
         .map(|line| line.split("--").next().unwrap_or_default())
         .collect::<Vec<_>>()
         .join(" ");
-    let last = plain.split(';').map(str::trim).rfind(|part| !part.is_empty()).unwrap_or_default().to_ascii_uppercase();
+    let last = plain
+        .split(';')
+        .map(str::trim)
+        .rfind(|part| !part.is_empty())
+        .unwrap_or_default()
+        .to_ascii_uppercase();
     last.starts_with("INSERT") || last.starts_with("REPLACE")
 }
 

@@ -18,7 +18,11 @@ use crate::client::{QueryResult, schema_of};
 use crate::druid_json::state_code;
 
 /// Prints or writes the rows of a statement.
-pub(crate) async fn rows(result: QueryResult, format: Format, file: Option<&Path>) -> Result<(), CommandError> {
+pub(crate) async fn rows(
+    result: QueryResult,
+    format: Format,
+    file: Option<&Path>,
+) -> Result<(), CommandError> {
     let batches: Vec<RecordBatch> = result.rows.try_collect().await?;
     let mut out: Box<dyn Write + Send> = match file {
         Some(path) => Box::new(File::create(path)?),
@@ -43,9 +47,16 @@ pub(crate) async fn rows(result: QueryResult, format: Format, file: Option<&Path
             }
         }
         Format::Csv => {
-            writeln!(out, "{}", names.iter().map(|name| cell(name)).collect::<Vec<_>>().join(","))?;
+            writeln!(
+                out,
+                "{}",
+                names.iter().map(|name| cell(name)).collect::<Vec<_>>().join(",")
+            )?;
             for row in texts(&batches)? {
-                let cells: Vec<String> = row.iter().map(|value| value.as_deref().map_or(String::new(), cell)).collect();
+                let cells: Vec<String> = row
+                    .iter()
+                    .map(|value| value.as_deref().map_or(String::new(), cell))
+                    .collect();
                 writeln!(out, "{}", cells.join(","))?;
             }
         }
@@ -129,7 +140,11 @@ fn texts_of(batch: &RecordBatch) -> Result<Vec<Row>, CommandError> {
 
 /// A CSV cell, quoted when it must be.
 fn cell(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }
 
 fn print(header: &[&str], rows: Vec<Vec<String>>) {
@@ -142,7 +157,11 @@ fn print(header: &[&str], rows: Vec<Vec<String>>) {
 /// Lists tasks.
 pub(crate) fn tasks(tasks: &[tasks::Task]) {
     let rows = tasks.iter().map(|task| {
-        let duration = if task.duration_ms < 0 { String::new() } else { format!("{} ms", task.duration_ms) };
+        let duration = if task.duration_ms < 0 {
+            String::new()
+        } else {
+            format!("{} ms", task.duration_ms)
+        };
         vec![
             task.task_id.clone(),
             state_code(task.state()).to_owned(),
@@ -152,7 +171,10 @@ pub(crate) fn tasks(tasks: &[tasks::Task]) {
             task.error_message.clone().unwrap_or_default(),
         ]
     });
-    print(&["task", "state", "datasource", "created", "duration", "error"], rows.collect());
+    print(
+        &["task", "state", "datasource", "created", "duration", "error"],
+        rows.collect(),
+    );
 }
 
 /// Lists segments.

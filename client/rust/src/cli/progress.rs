@@ -15,7 +15,11 @@ pub async fn follow(client: &Client, task_id: &str) -> Result<(), CommandError> 
     let bars = MultiProgress::new();
     let mut stages: Vec<ProgressBar> = Vec::new();
     let mut last = None;
-    while let Some(update) = updates.message().await.map_err(crate::client::ClientError::from)? {
+    while let Some(update) = updates
+        .message()
+        .await
+        .map_err(crate::client::ClientError::from)?
+    {
         if let Some(report) = &update.report {
             for (index, stage) in report.stages.iter().enumerate() {
                 if stages.len() <= index {
@@ -34,18 +38,30 @@ pub async fn follow(client: &Client, task_id: &str) -> Result<(), CommandError> 
         bar.finish();
     }
     let Some(task) = last else {
-        return Err(CommandError::Usage(format!("the server stopped following task {task_id}; look with: trilith status")));
+        return Err(CommandError::Usage(format!(
+            "the server stopped following task {task_id}; look with: trilith status"
+        )));
     };
-    eprintln!("{task_id}: {} in {} ms", state_code(task.state()), task.duration_ms.max(0));
+    eprintln!(
+        "{task_id}: {} in {} ms",
+        state_code(task.state()),
+        task.duration_ms.max(0)
+    );
     match task.state() {
         pb::State::Success => Ok(()),
-        _ => Err(CommandError::Failed(task_id.to_owned(), task.error_message.unwrap_or_default())),
+        _ => Err(CommandError::Failed(
+            task_id.to_owned(),
+            task.error_message.unwrap_or_default(),
+        )),
     }
 }
 
 /// "scan  READING_INPUT  2 workers  39244 rows in, 39244 out"
 pub fn describe(stage: &pb::StageReport, counters: &[pb::Counter]) -> String {
-    let kind = stage.definition.as_ref().map_or("", |definition| definition.processor_type.as_str());
+    let kind = stage
+        .definition
+        .as_ref()
+        .map_or("", |definition| definition.processor_type.as_str());
     let phase = stage.phase.as_deref().unwrap_or("NEW");
     let sum = |prefix: &str| -> i64 {
         counters
@@ -58,7 +74,11 @@ pub fn describe(stage: &pb::StageReport, counters: &[pb::Counter]) -> String {
             })
             .sum()
     };
-    let out = if kind == "segmentGenerator" { sum("segmentGenerationProgress") } else { sum("output") };
+    let out = if kind == "segmentGenerator" {
+        sum("segmentGenerationProgress")
+    } else {
+        sum("output")
+    };
     format!(
         "{kind:<18} {phase:<18} {:>2} workers {:>12} rows in {out:>12} rows out",
         stage.worker_count.unwrap_or(0),

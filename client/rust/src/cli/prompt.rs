@@ -10,14 +10,19 @@ use crate::client::Client;
 pub(crate) async fn run(client: &Client, context_json: &str, format: Format) -> Result<(), CommandError> {
     let broken = |error: ReadlineError| CommandError::Usage(error.to_string());
     let mut editor = DefaultEditor::new().map_err(broken)?;
-    let history = std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".trilith_history"));
+    let history =
+        std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".trilith_history"));
     if let Some(path) = &history {
         // The first time there is none.
         let _none_yet = editor.load_history(path);
     }
     let mut statement = String::new();
     loop {
-        let prompt = if statement.is_empty() { "trilith> " } else { "      -> " };
+        let prompt = if statement.is_empty() {
+            "trilith> "
+        } else {
+            "      -> "
+        };
         let line = match editor.readline(prompt) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => {

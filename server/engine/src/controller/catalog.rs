@@ -22,7 +22,10 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(controller: &Arc<Controller>) -> Snapshot {
-        Snapshot { controller: Arc::clone(controller), segments: OnceLock::new() }
+        Snapshot {
+            controller: Arc::clone(controller),
+            segments: OnceLock::new(),
+        }
     }
 
     fn segments(&self) -> &BTreeMap<String, Vec<SegmentRecord>> {
@@ -33,7 +36,10 @@ impl Snapshot {
             });
             let mut by_datasource: BTreeMap<String, Vec<SegmentRecord>> = BTreeMap::new();
             for record in records {
-                by_datasource.entry(record.datasource.clone()).or_default().push(record);
+                by_datasource
+                    .entry(record.datasource.clone())
+                    .or_default()
+                    .push(record);
             }
             by_datasource
         })
@@ -41,7 +47,11 @@ impl Snapshot {
 
     /// Datasources that have rows, or had them before a REPLACE left tombstones.
     pub(crate) fn datasources(&self) -> Vec<String> {
-        self.segments().keys().filter(|name| !self.slices(name).is_empty()).cloned().collect()
+        self.segments()
+            .keys()
+            .filter(|name| !self.slices(name).is_empty())
+            .cloned()
+            .collect()
     }
 
     /// Visible segments of a datasource.
@@ -55,9 +65,13 @@ impl Snapshot {
         self.segments()
             .values()
             .flat_map(|records| {
-                let visible: std::collections::HashSet<String> =
-                    slices(records).into_iter().map(|slice| slice.record.segment_id()).collect();
-                records.iter().map(move |record| (record.clone(), visible.contains(&record.segment_id())))
+                let visible: std::collections::HashSet<String> = slices(records)
+                    .into_iter()
+                    .map(|slice| slice.record.segment_id())
+                    .collect();
+                records
+                    .iter()
+                    .map(move |record| (record.clone(), visible.contains(&record.segment_id())))
             })
             .collect()
     }
@@ -75,7 +89,10 @@ pub(crate) fn slices(records: &[SegmentRecord]) -> Vec<SegmentSlice> {
         .into_iter()
         .map(|(record, parts)| {
             let whole = parts.as_slice() == [record.interval];
-            SegmentSlice { record: record.clone(), visible: (!whole).then_some(parts) }
+            SegmentSlice {
+                record: record.clone(),
+                visible: (!whole).then_some(parts),
+            }
         })
         .collect()
 }

@@ -57,15 +57,20 @@ pub(crate) fn explain_rows(
         ("RESOURCES", planned.resources_json()),
         ("ATTRIBUTES", planned.attributes_json()),
     ];
-    let fields: Vec<Field> = values.iter().map(|(name, _)| Field::new(*name, DataType::Utf8, true)).collect();
+    let fields: Vec<Field> = values
+        .iter()
+        .map(|(name, _)| Field::new(*name, DataType::Utf8, true))
+        .collect();
     let schema = Arc::new(Schema::new(fields));
     let columns: Vec<ArrayRef> = values
         .iter()
         .map(|(_, value)| Arc::new(StringArray::from(vec![value.to_string()])) as ArrayRef)
         .collect();
-    let broken = |error: &dyn std::fmt::Display| ApiError::internal(format!("the plan cannot be shown: {error}"));
+    let broken =
+        |error: &dyn std::fmt::Display| ApiError::internal(format!("the plan cannot be shown: {error}"));
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| broken(&error))?;
-    let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None).map_err(|error| broken(&error))?;
+    let plan =
+        MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None).map_err(|error| broken(&error))?;
     let output = values
         .iter()
         .map(|(name, _)| OutputColumn {

@@ -53,13 +53,28 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 impl Job {
-    pub(crate) fn new(id: TaskId, planned: Planned, graph: StageGraph) -> (Arc<Job>, mpsc::Receiver<JobEvent>) {
+    pub(crate) fn new(
+        id: TaskId,
+        planned: Planned,
+        graph: StageGraph,
+    ) -> (Arc<Job>, mpsc::Receiver<JobEvent>) {
         let (events, queue) = mpsc::channel(limits::TASK_QUEUE_CAPACITY);
         let created_ms = now_ms();
-        let deadline = planned.context.timeout_ms().map(|timeout| created_ms + timeout as i64);
+        let deadline = planned
+            .context
+            .timeout_ms()
+            .map(|timeout| created_ms + timeout as i64);
         let state = JobState::new(graph.shape(deadline));
         let (changes, _) = watch::channel(0);
-        let job = Job { id, planned, graph, created_ms, state: Mutex::new(state), changes, events };
+        let job = Job {
+            id,
+            planned,
+            graph,
+            created_ms,
+            state: Mutex::new(state),
+            changes,
+            events,
+        };
         (Arc::new(job), queue)
     }
 
@@ -99,8 +114,14 @@ impl Job {
 
 /// Drives a job to its end and records the outcome.
 pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: mpsc::Receiver<JobEvent>) {
-    let mut driver =
-        Driver { controller, job, work: JoinSet::new(), early: Vec::new(), locks: Vec::new(), done: None };
+    let mut driver = Driver {
+        controller,
+        job,
+        work: JoinSet::new(),
+        early: Vec::new(),
+        locks: Vec::new(),
+        done: None,
+    };
     driver.lock_and_start();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -165,8 +186,11 @@ impl Driver {
             JobEvent::ProcessLost { process, reason } => {
                 let lost: Vec<_> = {
                     let mut state = self.job.state.lock();
-                    let lost: Vec<_> =
-                        state.workers.iter_mut().filter(|worker| worker.process == process).collect();
+                    let lost: Vec<_> = state
+                        .workers
+                        .iter_mut()
+                        .filter(|worker| worker.process == process)
+                        .collect();
                     lost.into_iter()
                         .map(|worker| {
                             worker.state = "FAILED";
@@ -177,7 +201,12 @@ impl Driver {
                 };
                 if let Some((_, worker_task_id)) = lost.first().cloned() {
                     let workers = lost.into_iter().map(|(number, _)| number).collect();
-                    self.kernel(Event::WorkersLost { workers, worker_task_id, reason }).await;
+                    self.kernel(Event::WorkersLost {
+                        workers,
+                        worker_task_id,
+                        reason,
+                    })
+                    .await;
                 }
             }
             JobEvent::Cancel(reason) => self.kernel(Event::Cancel { reason }).await,
@@ -190,28 +219,59 @@ impl Driver {
             let mut state = self.job.state.lock();
             let index = id.stage.0 as usize;
             // An order of an older attempt, or of nobody, changes nothing.
-            if state.stages.get(index).and_then(|run| run.workers.get(&id.worker)) != Some(&id) {
+            if state
+                .stages
+                .get(index)
+                .and_then(|run| run.workers.get(&id.worker))
+                != Some(&id)
+            {
                 return;
             }
             match event {
-                WorkerEvent::InputRead { buckets, has_multiple_values, .. } => {
+                WorkerEvent::InputRead {
+                    buckets,
+                    has_multiple_values,
+                    ..
+                } => {
                     let run = &mut state.stages[index];
                     run.statistics.insert(id.worker, buckets);
                     run.has_multiple_values |= has_multiple_values;
-                    Some(Event::InputRead { stage: id.stage, worker: id.worker })
+                    Some(Event::InputRead {
+                        stage: id.stage,
+                        worker: id.worker,
+                    })
                 }
-                WorkerEvent::OutputReady { partition_rows, segments, .. } => {
-                    state.stages[index].partition_rows.insert(id.worker, partition_rows);
+                WorkerEvent::OutputReady {
+                    partition_rows,
+                    segments,
+                    ..
+                } => {
+                    state.stages[index]
+                        .partition_rows
+                        .insert(id.worker, partition_rows);
                     state.segments.extend(segments);
-                    Some(Event::OutputReady { stage: id.stage, worker: id.worker })
+                    Some(Event::OutputReady {
+                        stage: id.stage,
+                        worker: id.worker,
+                    })
                 }
                 WorkerEvent::Failed { fault, .. } => {
                     state.error_task_id = Some(id.worker_task_id());
-                    state.error_host =
-                        state.workers.get(id.worker.0 as usize).map(|worker| worker.address.clone());
-                    Some(Event::StageFailed { stage: id.stage, fault })
+                    state.error_host = state
+                        .workers
+                        .get(id.worker.0 as usize)
+                        .map(|worker| worker.address.clone());
+                    Some(Event::StageFailed {
+                        stage: id.stage,
+                        fault,
+                    })
                 }
-                WorkerEvent::Counters { sequence, counters, warnings, .. } => {
+                WorkerEvent::Counters {
+                    sequence,
+                    counters,
+                    warnings,
+                    ..
+                } => {
                     state.warnings.extend(warnings);
                     let known = state.counters.entry((id.stage.0, id.worker.0)).or_default();
                     if known.0 < sequence {
@@ -238,7 +298,9 @@ impl Driver {
         };
         let gathers = self.job.stage(stage).is_some_and(StageSpec::gathers_statistics);
         let state = self.job.state.lock();
-        let Some(progress) = state.kernel.stages().get(stage.0 as usize) else { return false };
+        let Some(progress) = state.kernel.stages().get(stage.0 as usize) else {
+            return false;
+        };
         let reading = matches!(progress.phase, Phase::ReadingInput | Phase::MergingStatistics);
         reading && (progress.workers.is_empty() || (output && gathers))
     }
@@ -284,7 +346,10 @@ impl Driver {
             Action::CutBoundaries { stage } => {
                 self.work.spawn(async move {
                     Done::Event(match controller.cut_boundaries(&job, stage).await {
-                        Ok(partition_count) => Event::BoundariesCut { stage, partition_count },
+                        Ok(partition_count) => Event::BoundariesCut {
+                            stage,
+                            partition_count,
+                        },
                         Err(fault) => Event::StageFailed { stage, fault },
                     })
                 });
@@ -300,7 +365,9 @@ impl Driver {
             Action::Release { stage } => {
                 let orders: Vec<_> = {
                     let state = job.state.lock();
-                    let Some(run) = state.stages.get(stage.0 as usize) else { return };
+                    let Some(run) = state.stages.get(stage.0 as usize) else {
+                        return;
+                    };
                     run.workers
                         .iter()
                         .filter_map(|(number, id)| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trilith_exchange::{BucketStatistics, PartitionRange, CutTarget, cut_boundaries, merge_statistics};
+use trilith_exchange::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkOrderId, WorkerNumber};
 
@@ -12,15 +12,21 @@ use super::Controller;
 use super::job::{Job, now_ms};
 use super::pool::SlotLease;
 use super::state::WorkerState;
+use crate::limits;
 use crate::stage::{self, OutputShuffle, StageSpec};
 use crate::worker::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand};
-use crate::limits;
 
 impl Controller {
     /// Assigns inputs, gets slots, sends work orders. Returns the workers of the stage.
-    pub(crate) async fn launch(&self, job: &Arc<Job>, number: StageNumber) -> Result<Vec<WorkerNumber>, Fault> {
+    pub(crate) async fn launch(
+        &self,
+        job: &Arc<Job>,
+        number: StageNumber,
+    ) -> Result<Vec<WorkerNumber>, Fault> {
         let stage = job.stage(number).ok_or_else(|| Fault::unknown("no such stage"))?;
-        job.state.lock().stages[number.0 as usize].started_ms.get_or_insert(now_ms());
+        job.state.lock().stages[number.0 as usize]
+            .started_ms
+            .get_or_insert(now_ms());
         let orders = match &stage.plan {
             Some(_) => self.plan_orders(job, stage).await?,
             None => self.segment_orders(job, stage).await?,
@@ -36,7 +42,12 @@ impl Controller {
                 let process = slot.process;
                 let local = slot.address == self.worker_config.own_address;
                 let attempt = AttemptNumber(0);
-                let id = WorkOrderId { task: job.id.clone(), stage: number, worker: *worker, attempt };
+                let id = WorkOrderId {
+                    task: job.id.clone(),
+                    stage: number,
+                    worker: *worker,
+                    attempt,
+                };
                 let plan = match plan {
                     Some(plan) if local => Some(PlanSource::Local(plan)),
                     Some(plan) => {
@@ -45,8 +56,15 @@ impl Controller {
                     }
                     None => None,
                 };
-                state.stages[number.0 as usize].workers.insert(*worker, id.clone());
-                let order = WorkOrder { id, plan, sink, settings: self.settings(job) };
+                state.stages[number.0 as usize]
+                    .workers
+                    .insert(*worker, id.clone());
+                let order = WorkOrder {
+                    id,
+                    plan,
+                    sink,
+                    settings: self.settings(job),
+                };
                 sends.push((process, order));
             }
         }
@@ -79,9 +97,16 @@ impl Controller {
         let outputs = self.stage_outputs(job, spec);
         let assignment = stage::assign(spec, splits, outputs, job.planned.context.auto_assignment());
         let workers = self.workers(job, assignment.worker_count()).await?;
-        let plans = assignment.plans(workers).map_err(|error| Fault::from_error(&error))?;
-        let shuffle = spec.exchange_shuffle(spec.max_workers).unwrap_or(trilith_exchange::Shuffle::Mix);
-        Ok(plans.into_iter().map(|plan| (Some(plan), Sink::Exchange(shuffle.clone()))).collect())
+        let plans = assignment
+            .plans(workers)
+            .map_err(|error| Fault::from_error(&error))?;
+        let shuffle = spec
+            .exchange_shuffle(spec.max_workers)
+            .unwrap_or(trilith_exchange::Shuffle::Mix);
+        Ok(plans
+            .into_iter()
+            .map(|plan| (Some(plan), Sink::Exchange(shuffle.clone())))
+            .collect())
     }
 
     fn check_input_files(&self, files: usize, spec: &StageSpec) -> Result<(), Fault> {
@@ -101,7 +126,10 @@ impl Controller {
                 let index = input.0 as usize;
                 let partitions = state.stages.get(index).map_or(0, |run| run.partition_count());
                 let shuffle = job.stage(input).and_then(|stage| stage.shuffle.as_ref());
-                (input, stage::StageOutputs::new(state.sources(index), partitions, shuffle))
+                (
+                    input,
+                    stage::StageOutputs::new(state.sources(index), partitions, shuffle),
+                )
             })
             .collect()
     }
@@ -120,11 +148,22 @@ impl Controller {
         };
         let wanted = partitions.clamp(1, spec.max_workers.max(1));
         let workers = self.workers(job, wanted).await?;
-        let sink = job.graph.sink.clone().ok_or_else(|| Fault::unknown("no segments to write"))?;
+        let sink = job
+            .graph
+            .sink
+            .clone()
+            .ok_or_else(|| Fault::unknown("no segments to write"))?;
         Ok(deal_targets(targets, workers)
             .into_iter()
             .map(|targets| {
-                (None, Sink::Segments(Box::new(SegmentSink { sources: sources.clone(), targets, ..sink.clone() })))
+                (
+                    None,
+                    Sink::Segments(Box::new(SegmentSink {
+                        sources: sources.clone(),
+                        targets,
+                        ..sink.clone()
+                    })),
+                )
             })
             .collect())
     }
@@ -172,12 +211,16 @@ impl Controller {
         let statistics: Vec<BucketStatistics> = {
             let mut state = job.state.lock();
             let run = &mut state.stages[number.0 as usize];
-            std::mem::take(&mut run.statistics).into_values().flatten().collect()
+            std::mem::take(&mut run.statistics)
+                .into_values()
+                .flatten()
+                .collect()
         };
         let rows: u64 = statistics.iter().map(|bucket| bucket.rows).sum();
-        let mut ranges = tokio::task::spawn_blocking(move || cut_boundaries(&merge_statistics(statistics), target))
-            .await
-            .map_err(|error| Fault::unknown(error.to_string()))?;
+        let mut ranges =
+            tokio::task::spawn_blocking(move || cut_boundaries(&merge_statistics(statistics), target))
+                .await
+                .map_err(|error| Fault::unknown(error.to_string()))?;
         if ranges.len() as u64 > limits::PARTITIONS_MAX {
             return Err(Fault::too_many_partitions(limits::PARTITIONS_MAX));
         }
@@ -187,7 +230,11 @@ impl Controller {
         }
         if ranges.is_empty() && !stage.feeds_segments {
             // Readers still need one partition to find out that there are no rows.
-            ranges.push(PartitionRange { bucket_ms: 0, start: None, end: None });
+            ranges.push(PartitionRange {
+                bucket_ms: 0,
+                start: None,
+                end: None,
+            });
         }
         let count = ranges.len() as u32;
         let ranges = Arc::new(ranges);
@@ -202,7 +249,10 @@ impl Controller {
         };
         for (process, id) in orders {
             let task = id.worker_task_id();
-            let command = WorkerCommand::SetBoundaries { id, ranges: Arc::clone(&ranges) };
+            let command = WorkerCommand::SetBoundaries {
+                id,
+                ranges: Arc::clone(&ranges),
+            };
             if self.pool.send(process, command).await.is_err() {
                 return Err(Fault::worker_failed(&task, Some("the worker process is gone")));
             }

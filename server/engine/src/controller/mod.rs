@@ -23,9 +23,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
-use trilith_metadata::{Allocator, LockManager, MetadataError, MetadataStore, TaskFilter, TaskRecord, TaskState};
+use trilith_metadata::{
+    Allocator, LockManager, MetadataError, MetadataStore, TaskFilter, TaskRecord, TaskState,
+};
 use trilith_proto::fault::CancelReason;
 use trilith_proto::id::TaskId;
+use trilith_proto::interval::parse_instant;
 
 use crate::limits;
 use crate::worker::{WorkerCommand, WorkerConfig, WorkerEvent, WorkerRuntime};
@@ -35,8 +38,8 @@ pub(crate) use planning::stored_type;
 pub use pool::{Capacity, ProcessId, SlotLease, WorkerPool};
 pub use query::RunningQuery;
 pub use results::ResultTicket;
-pub use view::DatasourceView;
 pub use submit::{Accepted, Progress, Submission};
+pub use view::DatasourceView;
 
 /// What a controller needs.
 pub struct ControllerConfig {
@@ -93,11 +96,19 @@ pub enum StartError {
 impl Controller {
     /// Ends what an earlier process left running, sweeps its files, and starts. Blocking.
     pub fn start(config: ControllerConfig) -> Result<Arc<Controller>, StartError> {
-        std::fs::create_dir_all(&config.results_directory)
-            .map_err(|source| StartError::Results { path: config.results_directory.clone(), source })?;
+        std::fs::create_dir_all(&config.results_directory).map_err(|source| StartError::Results {
+            path: config.results_directory.clone(),
+            source,
+        })?;
         submit::end_interrupted(config.store.as_ref())?;
-        let referenced: HashSet<String> =
-            config.store.used_segments(None)?.into_iter().filter_map(|record| record.path).collect();
+        let used = config.store.used_segments(None)?;
+        // A clock that went back must not make new segments older than those that are there.
+        let newest = used
+            .iter()
+            .filter_map(|record| parse_instant(&record.version))
+            .max()
+            .unwrap_or(0);
+        let referenced: HashSet<String> = used.into_iter().filter_map(|record| record.path).collect();
         let swept = trilith_segment::sweep(&config.worker.segment_directory, &referenced)?;
         if swept > 0 {
             info!(files = swept, "removed segment files that were never published");
@@ -106,7 +117,7 @@ impl Controller {
             worker_config: config.worker,
             results_directory: config.results_directory,
             store: config.store,
-            locks: LockManager::default(),
+            locks: LockManager::new(newest),
             allocator: Allocator::default(),
             pool: WorkerPool::default(),
             jobs: Mutex::new(HashMap::new()),
@@ -127,7 +138,8 @@ impl Controller {
         let (commands, queue) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
         let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
         let runtime = WorkerRuntime::new(self.worker_config.clone(), events, self.shutdown.child_token());
-        self.pool.add(slots, self.worker_config.own_address.clone(), commands);
+        self.pool
+            .add(slots, self.worker_config.own_address.clone(), commands);
         self.tracker.spawn(runtime.serve(queue));
         let controller = Arc::clone(self);
         self.tracker.spawn(async move {
@@ -138,7 +150,12 @@ impl Controller {
     }
 
     /// Adds a worker process that is reached through `commands`.
-    pub fn add_process(&self, slots: u32, address: String, commands: mpsc::Sender<WorkerCommand>) -> ProcessId {
+    pub fn add_process(
+        &self,
+        slots: u32,
+        address: String,
+        commands: mpsc::Sender<WorkerCommand>,
+    ) -> ProcessId {
         info!(address, slots, "worker process joined");
         self.pool.add(slots, address, commands)
     }
@@ -148,7 +165,11 @@ impl Controller {
         info!(?process, reason, "worker process lost");
         self.pool.remove(process);
         for job in self.running() {
-            job.notify(JobEvent::ProcessLost { process, reason: reason.to_owned() }).await;
+            job.notify(JobEvent::ProcessLost {
+                process,
+                reason: reason.to_owned(),
+            })
+            .await;
         }
     }
 
@@ -204,7 +225,11 @@ impl Controller {
             Some(job) => {
                 let state = job.state.lock();
                 if state.started_ms.is_none() {
-                    if self.locks.is_waiting(job.id.as_str()) { "WAITING" } else { "PENDING" }
+                    if self.locks.is_waiting(job.id.as_str()) {
+                        "WAITING"
+                    } else {
+                        "PENDING"
+                    }
                 } else if state.workers.is_empty() && state.wanted_workers > 0 {
                     "PENDING"
                 } else {

@@ -52,7 +52,11 @@ impl Controller {
         };
         let graph = stage::cut(Arc::clone(&physical), destination, CutOptions { max_workers })
             .map_err(|error| planning_error(&error))?;
-        Ok(Prepared { planned, graph, physical })
+        Ok(Prepared {
+            planned,
+            graph,
+            physical,
+        })
     }
 }
 
@@ -66,21 +70,49 @@ fn segments(
     let visible = schema.fields().len().saturating_sub(ingest.hidden_columns);
     let columns: Vec<(usize, String)> = (0..visible)
         .filter(|index| Some(*index) != ingest.time_column)
-        .map(|index| (index, planned.columns.get(index).map_or_else(String::new, |column| column.name.clone())))
+        .map(|index| {
+            (
+                index,
+                planned
+                    .columns
+                    .get(index)
+                    .map_or_else(String::new, |column| column.name.clone()),
+            )
+        })
         .collect();
     let cluster: Vec<SortKey> = ingest
         .clustered_by
         .iter()
-        .map(|key| SortKey { column: key.column, descending: false, nulls_first: true })
+        .map(|key| SortKey {
+            column: key.column,
+            descending: false,
+            nulls_first: true,
+        })
         .collect();
-    let time = ingest.time_column.map(|column| SortKey { column, descending: false, nulls_first: true });
+    let time = ingest.time_column.map(|column| SortKey {
+        column,
+        descending: false,
+        nulls_first: true,
+    });
     let mut order = Vec::new();
     if ingest.segment_sort.force_by_time {
         order.extend(time);
     }
-    order.extend(cluster.iter().filter(|key| Some(key.column) != ingest.time_column).cloned());
-    let metrics = ingest.rollup.as_ref().map(|rollup| rollup.metrics.clone()).unwrap_or_default();
-    let query_granularity = ingest.rollup.as_ref().map(|rollup| rollup.query_granularity.clone());
+    order.extend(
+        cluster
+            .iter()
+            .filter(|key| Some(key.column) != ingest.time_column)
+            .cloned(),
+    );
+    let metrics = ingest
+        .rollup
+        .as_ref()
+        .map(|rollup| rollup.metrics.clone())
+        .unwrap_or_default();
+    let query_granularity = ingest
+        .rollup
+        .as_ref()
+        .map(|rollup| rollup.query_granularity.clone());
     let schema_bytes = stage::encode_schema(&schema).map_err(|error| planning_error(&error))?;
     let sink = SegmentSink {
         datasource: ingest.datasource.clone(),
@@ -109,9 +141,14 @@ fn segments(
 fn processor_json(ingest: &Ingest, planned: &Planned, sink: &SegmentSink, max_workers: u32) -> Value {
     let is_metric = |name: &str| sink.metrics.iter().any(|(metric, _)| metric == name);
     let clustered = |name: &&(usize, String)| {
-        ingest.clustered_by.iter().position(|key| key.column == name.0).unwrap_or(usize::MAX)
+        ingest
+            .clustered_by
+            .iter()
+            .position(|key| key.column == name.0)
+            .unwrap_or(usize::MAX)
     };
-    let mut ordered: Vec<&(usize, String)> = sink.columns.iter().filter(|(_, name)| !is_metric(name)).collect();
+    let mut ordered: Vec<&(usize, String)> =
+        sink.columns.iter().filter(|(_, name)| !is_metric(name)).collect();
     ordered.sort_by_key(clustered);
     let dimensions: Vec<Value> = ordered
         .iter()
@@ -179,5 +216,8 @@ fn processor_json(ingest: &Ingest, planned: &Planned, sink: &SegmentSink, max_wo
 
 /// Type of an output column by name, as segments store it.
 pub(crate) fn stored_type(schema: &arrow::datatypes::Schema, index: usize) -> ColumnType {
-    schema.fields().get(index).map_or(ColumnType::String, |field| column::of_field(field))
+    schema
+        .fields()
+        .get(index)
+        .map_or(ColumnType::String, |field| column::of_field(field))
 }

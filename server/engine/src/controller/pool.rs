@@ -83,7 +83,15 @@ impl WorkerPool {
     /// Adds a process and returns its id.
     pub fn add(&self, slots: u32, address: String, commands: mpsc::Sender<WorkerCommand>) -> ProcessId {
         let id = ProcessId(self.shared.next.fetch_add(1, Ordering::Relaxed));
-        self.shared.processes.lock().insert(id, Process { slots, busy: 0, address, commands });
+        self.shared.processes.lock().insert(
+            id,
+            Process {
+                slots,
+                busy: 0,
+                address,
+                commands,
+            },
+        );
         self.shared.freed.notify_waiters();
         id
     }
@@ -151,7 +159,12 @@ impl WorkerPool {
 
     /// Sends a command to a process; waits while its queue is full.
     pub async fn send(&self, id: ProcessId, command: WorkerCommand) -> Result<(), ProcessGone> {
-        let sender = self.shared.processes.lock().get(&id).map(|process| process.commands.clone());
+        let sender = self
+            .shared
+            .processes
+            .lock()
+            .get(&id)
+            .map(|process| process.commands.clone());
         match sender {
             Some(sender) => sender.send(command).await.map_err(|_| ProcessGone),
             None => Err(ProcessGone),
@@ -160,11 +173,18 @@ impl WorkerPool {
 
     /// Tells every process to drop a task.
     pub async fn cancel_everywhere(&self, task: &TaskId) {
-        let senders: Vec<_> =
-            self.shared.processes.lock().values().map(|process| process.commands.clone()).collect();
+        let senders: Vec<_> = self
+            .shared
+            .processes
+            .lock()
+            .values()
+            .map(|process| process.commands.clone())
+            .collect();
         for sender in senders {
             // A process that is gone has nothing left to cancel.
-            let _gone = sender.send(WorkerCommand::CancelTask { task: task.clone() }).await;
+            let _gone = sender
+                .send(WorkerCommand::CancelTask { task: task.clone() })
+                .await;
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trilith_metadata::{LockKind, LockLease, MetadataError, Publish, TaskRecord, TaskState};
+use trilith_metadata::{
+    Allocation, AllocationError, LockKind, LockLease, MetadataError, Publish, TaskRecord, TaskState,
+};
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{PartitionNumber, StageNumber};
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
@@ -27,8 +29,14 @@ pub(crate) fn store_fault(error: MetadataError) -> Fault {
 impl Controller {
     /// Waits for the locks of a job: exclusive on what a REPLACE overwrites, shared for an INSERT.
     pub(crate) async fn lock(&self, job: &Job) -> Result<Vec<LockLease>, Fault> {
-        let Some(ingest) = job.ingest() else { return Ok(Vec::new()) };
-        let reserved = job.planned.columns.iter().find(|column| limits::RESERVED_COLUMNS.contains(&column.name.as_str()));
+        let Some(ingest) = job.ingest() else {
+            return Ok(Vec::new());
+        };
+        let reserved = job
+            .planned
+            .columns
+            .iter()
+            .find(|column| limits::RESERVED_COLUMNS.contains(&column.name.as_str()));
         if let Some(column) = reserved {
             return Err(Fault::column_name_restricted(&column.name));
         }
@@ -38,16 +46,31 @@ impl Controller {
         };
         let priority = job.planned.context.priority();
         let patience = Duration::from_millis(limits::TASK_LOCK_TIMEOUT_MS);
-        let lease =
-            self.locks.acquire(job.id.as_str(), &ingest.datasource, &intervals, kind, priority, patience).await;
+        let lease = self
+            .locks
+            .acquire(
+                job.id.as_str(),
+                &ingest.datasource,
+                &intervals,
+                kind,
+                priority,
+                patience,
+            )
+            .await;
         let lease = lease.ok_or_else(Fault::insert_lock_preempted)?;
         job.state.lock().version = Some(lease.version().to_owned());
         Ok(vec![lease])
     }
 
     /// Decides which segments the job writes.
-    pub(crate) async fn allocate_segments(&self, job: &Arc<Job>, generator: StageNumber) -> Result<(), Fault> {
-        let ingest = job.ingest().ok_or_else(|| Fault::unknown("no segments to allocate"))?;
+    pub(crate) async fn allocate_segments(
+        &self,
+        job: &Arc<Job>,
+        generator: StageNumber,
+    ) -> Result<(), Fault> {
+        let ingest = job
+            .ingest()
+            .ok_or_else(|| Fault::unknown("no segments to allocate"))?;
         let input = job
             .stage(generator)
             .and_then(|stage| stage.input_stages().first().copied())
@@ -61,8 +84,14 @@ impl Controller {
             (ranges, multiple, state.version.clone().unwrap_or_default())
         };
         let chunks = ingest::chunks(&ranges, ingest.granularity);
-        if let Some(bounds) = ingest.overwrite.as_ref().filter(|bounds| bounds.as_slice() != [ETERNITY]) {
-            let outside = chunks.iter().find(|chunk| !bounds.iter().any(|bound| bound.contains(&chunk.interval)));
+        if let Some(bounds) = ingest
+            .overwrite
+            .as_ref()
+            .filter(|bounds| bounds.as_slice() != [ETERNITY])
+        {
+            let outside = chunks
+                .iter()
+                .find(|chunk| !bounds.iter().any(|bound| bound.contains(&chunk.interval)));
             if let Some(chunk) = outside {
                 return Err(Fault::insert_time_out_of_bounds(chunk.interval, bounds));
             }
@@ -70,43 +99,38 @@ impl Controller {
         let Some(OutputShuffle::Chunks { keys, .. }) = &input.shuffle else {
             return Err(Fault::unknown("segments without sorted input"));
         };
-        let schema = input.plan.as_ref().map(|plan| plan.schema()).ok_or_else(|| Fault::unknown("no schema"))?;
+        let schema = input
+            .plan
+            .as_ref()
+            .map(|plan| plan.schema())
+            .ok_or_else(|| Fault::unknown("no schema"))?;
         let visible = job.planned.columns.len();
         let name = |column: usize| {
             let output = job.planned.columns.get(column).filter(|_| column < visible)?;
             Some(output.name.clone())
         };
         let shards = ingest::shards(keys, &schema, name, multiple);
-        let used = match ingest.overwrite {
-            Some(_) => Vec::new(),
-            None => self.used_segments(&ingest.datasource).await?,
-        };
         let mut targets = Vec::with_capacity(ranges.len());
+        let mut appended = match ingest.overwrite {
+            Some(_) => Vec::new(),
+            None => self.append(job, ingest, &chunks, &version).await?,
+        }
+        .into_iter();
         for chunk in &chunks {
             let core = chunk.partitions.len() as u32;
             for (index, partition) in chunk.partitions.iter().enumerate() {
-                let (version, shard_spec) = match ingest.overwrite {
-                    Some(_) => {
+                let (version, shard_spec) = match appended.next() {
+                    Some(allocation) => (allocation.version, allocation.shard_spec),
+                    None => {
                         let place = (index as u32, core);
                         let range = ranges.get(*partition as usize);
                         let start = range.and_then(|range| range.start.as_ref()).filter(|_| index > 0);
-                        let end = range.and_then(|range| range.end.as_ref()).filter(|_| index as u32 + 1 < core);
+                        let end = range
+                            .and_then(|range| range.end.as_ref())
+                            .filter(|_| index as u32 + 1 < core);
                         let start = ingest::boundary(start, &schema, keys, shards.keys)?;
                         let end = ingest::boundary(end, &schema, keys, shards.keys)?;
                         (version.clone(), shard_spec(&shards, start, end, place))
-                    }
-                    None => {
-                        let allocated = self.allocator.allocate(
-                            job.id.as_str(),
-                            &ingest.datasource,
-                            chunk.interval,
-                            &used,
-                            &version,
-                        );
-                        let allocation = allocated.map_err(|error| {
-                            Fault::insert_cannot_allocate(&ingest.datasource, chunk.interval, error.allocated)
-                        })?;
-                        (allocation.version, allocation.shard_spec)
                     }
                 };
                 targets.push(SegmentTarget {
@@ -119,16 +143,49 @@ impl Controller {
             }
         }
         let segment_report = match ingest.overwrite {
-            Some(_) => pb::SegmentReport { shard_spec: shards.kind().to_owned(), details: shards.details.clone() },
+            Some(_) => pb::SegmentReport {
+                shard_spec: shards.kind().to_owned(),
+                details: shards.details.clone(),
+            },
             None => pb::SegmentReport {
                 shard_spec: "NumberedShardSpec".to_owned(),
-                details: "Using NumberedShardSpec to generate segments since the query is inserting rows.".to_owned(),
+                details: "Using NumberedShardSpec to generate segments since the query is inserting rows."
+                    .to_owned(),
             },
         };
         let mut state = job.state.lock();
         state.targets = targets;
         state.segment_report = Some(segment_report);
         Ok(())
+    }
+
+    /// Places behind what is there, for every segment of the job at once.
+    async fn append(
+        &self,
+        job: &Job,
+        ingest: &Ingest,
+        chunks: &[ingest::Chunk],
+        version: &str,
+    ) -> Result<Vec<Allocation>, Fault> {
+        let wanted: Vec<(Interval, usize)> = chunks
+            .iter()
+            .map(|chunk| (chunk.interval, chunk.partitions.len()))
+            .collect();
+        let (allocator, store) = (self.allocator.clone(), Arc::clone(&self.store));
+        let (task, datasource, version) = (job.id.to_string(), ingest.datasource.clone(), version.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let used = || store.used_segments(Some(&datasource));
+            allocator
+                .allocate_all(&task, &datasource, &wanted, &version, used)
+                .map_err(|error| match error {
+                    AllocationError::Covered { wanted, allocated } => {
+                        Fault::insert_cannot_allocate(&datasource, wanted, allocated)
+                    }
+                    AllocationError::Used(error) => store_fault(error),
+                })
+        })
+        .await
+        .map_err(|error| Fault::unknown(error.to_string()))?
     }
 
     pub(crate) async fn used_segments(&self, datasource: &str) -> Result<Vec<SegmentRecord>, Fault> {
@@ -165,12 +222,15 @@ impl Controller {
         segments: &[SegmentRecord],
         version: &str,
     ) -> Result<(Vec<SegmentRecord>, Vec<String>), Fault> {
-        let Some(overwrite) = &ingest.overwrite else { return Ok((Vec::new(), Vec::new())) };
+        let Some(overwrite) = &ingest.overwrite else {
+            return Ok((Vec::new(), Vec::new()));
+        };
         let used = self.used_segments(&ingest.datasource).await?;
         let published: Vec<Interval> = segments.iter().map(|segment| segment.interval).collect();
         let chunk: Granularity = ingest.granularity;
-        let intervals = tombstone_intervals(overwrite, &published, &used, chunk, limits::BUCKETS_MAX as usize)
-            .ok_or_else(|| Fault::too_many_buckets(limits::BUCKETS_MAX))?;
+        let intervals =
+            tombstone_intervals(overwrite, &published, &used, chunk, limits::BUCKETS_MAX as usize)
+                .ok_or_else(|| Fault::too_many_buckets(limits::BUCKETS_MAX))?;
         let tombstones: Vec<SegmentRecord> = intervals
             .into_iter()
             .map(|interval| SegmentRecord::tombstone(&ingest.datasource, interval, version, now_ms()))
@@ -178,10 +238,15 @@ impl Controller {
         let mut after = used.clone();
         after.extend(segments.iter().cloned());
         after.extend(tombstones.iter().cloned());
-        let visible: std::collections::HashSet<String> =
-            trilith_segment::visible(&after).into_iter().map(|(record, _)| record.segment_id()).collect();
-        let unused: Vec<String> =
-            used.iter().map(SegmentRecord::segment_id).filter(|id| !visible.contains(id)).collect();
+        let visible: std::collections::HashSet<String> = trilith_segment::visible(&after)
+            .into_iter()
+            .map(|(record, _)| record.segment_id())
+            .collect();
+        let unused: Vec<String> = used
+            .iter()
+            .map(SegmentRecord::segment_id)
+            .filter(|id| !visible.contains(id))
+            .collect();
         Ok((tombstones, unused))
     }
 
@@ -194,7 +259,12 @@ impl Controller {
         unused: Vec<String>,
     ) -> Result<(), Fault> {
         let (task, report) = self.final_record(job, outcome);
-        let publish = Publish { task, report, segments, unused };
+        let publish = Publish {
+            task,
+            report,
+            segments,
+            unused,
+        };
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.publish(&publish))
             .await
@@ -231,7 +301,11 @@ impl Controller {
         };
         let report = report::build(parts, &job.graph, &state);
         let mut task = super::submit::record(job);
-        task.state = if success { TaskState::Success } else { TaskState::Failed };
+        task.state = if success {
+            TaskState::Success
+        } else {
+            TaskState::Failed
+        };
         task.duration_ms = now - job.created_ms;
         if let Some((fault, _)) = error {
             task.fault = Some(fault.to_json());
@@ -254,8 +328,13 @@ impl Controller {
             self.pool.cancel_everywhere(&job.id).await;
         }
         // Slots are free again from here.
-        let leases: Vec<_> =
-            job.state.lock().workers.iter_mut().filter_map(|worker| worker.lease.take()).collect();
+        let leases: Vec<_> = job
+            .state
+            .lock()
+            .workers
+            .iter_mut()
+            .filter_map(|worker| worker.lease.take())
+            .collect();
         drop(leases);
         self.jobs.lock().remove(&job.id);
         job.changed();
@@ -266,7 +345,9 @@ impl Controller {
         let Some(ingest) = job.ingest() else { return };
         let any = file_path(&ingest.datasource, job.id.as_str(), &ETERNITY, 0);
         let path = self.worker_config.segment_directory.join(any);
-        let Some(directory) = path.parent().map(std::path::Path::to_path_buf) else { return };
+        let Some(directory) = path.parent().map(std::path::Path::to_path_buf) else {
+            return;
+        };
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -285,7 +366,10 @@ fn shard_spec(
     (number, core): (u32, u32),
 ) -> ShardSpec {
     if shards.dimensions.is_empty() {
-        return ShardSpec::Numbered { partition_num: number, partitions: core };
+        return ShardSpec::Numbered {
+            partition_num: number,
+            partitions: core,
+        };
     }
     ShardSpec::Range {
         dimensions: shards.dimensions.clone(),

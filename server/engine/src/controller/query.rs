@@ -68,16 +68,27 @@ impl Controller {
         let (plan, columns) = if planned.explain {
             let query = stage::native_query_json(
                 &plan,
-                &planned.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>(),
+                &planned
+                    .columns
+                    .iter()
+                    .map(|column| column.name.clone())
+                    .collect::<Vec<_>>(),
                 &serde_json::Value::Object(planned.context.map().clone()),
             );
             super::explain::explain_rows(&planned, &query)?
         } else {
-            (stage::assign_all(plan).map_err(|error| planning_error(&error))?, planned.columns.clone())
+            (
+                stage::assign_all(plan).map_err(|error| planning_error(&error))?,
+                planned.columns.clone(),
+            )
         };
         let schema = plan.schema();
         let mut pending = self.queries.pending.lock();
-        pending.retain(|_, query| query.waiting_since.is_none_or(|since| since.elapsed() < UNREAD_TIMEOUT));
+        pending.retain(|_, query| {
+            query
+                .waiting_since
+                .is_none_or(|since| since.elapsed() < UNREAD_TIMEOUT)
+        });
         if pending.contains_key(&planned.query_id) {
             return Err(ApiError::invalid_input(format!(
                 "a query with the id [{}] is running; choose another sqlQueryId",
@@ -94,7 +105,13 @@ impl Controller {
             },
         );
         let ticket = ResultTicket::Query(planned.query_id.clone());
-        Ok(RunningQuery { query_id: planned.query_id, columns, schema, ticket, explain: planned.explain })
+        Ok(RunningQuery {
+            query_id: planned.query_id,
+            columns,
+            schema,
+            ticket,
+            explain: planned.explain,
+        })
     }
 
     /// Starts a planned statement and streams its rows.
@@ -104,7 +121,9 @@ impl Controller {
             let query = pending
                 .get_mut(query_id)
                 .filter(|query| query.waiting_since.is_some())
-                .ok_or_else(|| ApiError::not_found(format!("no rows wait under the query id [{query_id}]")))?;
+                .ok_or_else(|| {
+                    ApiError::not_found(format!("no rows wait under the query id [{query_id}]"))
+                })?;
             query.waiting_since = None;
             (Arc::clone(&query.plan), query.cancel.clone(), query.deadline)
         };
@@ -116,11 +135,15 @@ impl Controller {
                 return Err(planning_error(&error));
             }
         };
-        let forget = Forget { controller: Arc::clone(self), query_id: query_id.to_owned() };
+        let forget = Forget {
+            controller: Arc::clone(self),
+            query_id: query_id.to_owned(),
+        };
         let schema = rows.schema();
         let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
-        let rows = futures::stream::unfold((rows, cancel, forget, false), move |(mut rows, cancel, forget, over)| {
-            async move {
+        let rows = futures::stream::unfold(
+            (rows, cancel, forget, false),
+            move |(mut rows, cancel, forget, over)| async move {
                 if over {
                     return None;
                 }
@@ -137,8 +160,8 @@ impl Controller {
                     next = rows.next() => (next, false),
                 };
                 next.map(|item| (item, (rows, cancel, forget, over)))
-            }
-        });
+            },
+        );
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
@@ -167,7 +190,9 @@ impl Controller {
     /// Stops a statement; false if there is none with this id.
     pub fn cancel_query(&self, query_id: &str) -> bool {
         let mut pending = self.queries.pending.lock();
-        let Some(query) = pending.get(query_id) else { return false };
+        let Some(query) = pending.get(query_id) else {
+            return false;
+        };
         query.cancel.cancel();
         if query.waiting_since.is_some() {
             pending.remove(query_id);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow::ipc::CompressionType;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::prelude::SessionConfig;
@@ -46,7 +46,10 @@ impl ResultTicket {
 }
 
 fn io_fault(path: &Path, error: impl std::fmt::Display) -> Fault {
-    Fault::unknown(format!("cannot write query results to {}: {error}", path.display()))
+    Fault::unknown(format!(
+        "cannot write query results to {}: {error}",
+        path.display()
+    ))
 }
 
 impl Controller {
@@ -130,9 +133,11 @@ impl Controller {
     /// Rows of a finished SELECT task.
     pub fn task_results(&self, task: &TaskId) -> Result<SendableRecordBatchStream, ApiError> {
         let path = self.results_path(task);
-        let file = File::open(&path)
-            .map_err(|_| ApiError::not_found(format!("no results of task [{task}]; they may have been removed")))?;
-        let broken = |error: &dyn std::fmt::Display| ApiError::internal(format!("{}: {error}", path.display()));
+        let file = File::open(&path).map_err(|_| {
+            ApiError::not_found(format!("no results of task [{task}]; they may have been removed"))
+        })?;
+        let broken =
+            |error: &dyn std::fmt::Display| ApiError::internal(format!("{}: {error}", path.display()));
         let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|error| broken(&error))?;
         let schema: SchemaRef = reader.schema();
         let mut builder = RecordBatchReceiverStreamBuilder::new(schema, 2);

@@ -66,7 +66,11 @@ impl StageRun {
         if let Some(ranges) = &self.ranges {
             return ranges.len() as u32;
         }
-        self.partition_rows.values().map(|rows| rows.len() as u32).max().unwrap_or(0)
+        self.partition_rows
+            .values()
+            .map(|rows| rows.len() as u32)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Rows by partition, summed over the workers.
@@ -143,12 +147,17 @@ impl JobState {
 
     /// Where the outputs of a stage are, by worker.
     pub fn sources(&self, stage: usize) -> Vec<StageSource> {
-        let Some(run) = self.stages.get(stage) else { return Vec::new() };
+        let Some(run) = self.stages.get(stage) else {
+            return Vec::new();
+        };
         run.workers
             .iter()
             .filter_map(|(number, id)| {
                 let worker = self.workers.get(number.0 as usize)?;
-                Some(StageSource { address: Some(worker.address.clone()), id: id.clone() })
+                Some(StageSource {
+                    address: Some(worker.address.clone()),
+                    id: id.clone(),
+                })
             })
             .collect()
     }

@@ -51,7 +51,9 @@ pub(super) fn record(job: &Job) -> TaskRecord {
         StatementKind::Insert => "INSERT",
         StatementKind::Replace => "REPLACE",
     };
-    let datasource = job.ingest().map_or(SELECT_DATASOURCE, |ingest| &ingest.datasource);
+    let datasource = job
+        .ingest()
+        .map_or(SELECT_DATASOURCE, |ingest| &ingest.datasource);
     let context = Value::Object(planned.context.map().clone());
     TaskRecord {
         id: job.id.to_string(),
@@ -70,8 +72,16 @@ pub(super) fn record(job: &Job) -> TaskRecord {
 
 fn payload(job: &Job, context: &Value, datasource: &str) -> Value {
     let planned = &job.planned;
-    let names: Vec<&str> = planned.columns.iter().map(|column| column.sql_type.as_str()).collect();
-    let types: Vec<String> = planned.columns.iter().map(|column| column.column_type.to_string()).collect();
+    let names: Vec<&str> = planned
+        .columns
+        .iter()
+        .map(|column| column.sql_type.as_str())
+        .collect();
+    let types: Vec<String> = planned
+        .columns
+        .iter()
+        .map(|column| column.column_type.to_string())
+        .collect();
     json!({
         "type": "query_controller",
         "id": job.id.as_str(),
@@ -109,7 +119,10 @@ fn payload(job: &Job, context: &Value, datasource: &str) -> Value {
 
 /// Ends tasks that ran when the process before this one stopped.
 pub(super) fn end_interrupted(store: &dyn MetadataStore) -> Result<(), MetadataError> {
-    let running = TaskFilter { states: vec![TaskState::Running], ..TaskFilter::default() };
+    let running = TaskFilter {
+        states: vec![TaskState::Running],
+        ..TaskFilter::default()
+    };
     for mut task in store.tasks(&running)?.tasks {
         let fault = Fault::unknown("The server stopped while the task was running. Submit it again.");
         task.state = TaskState::Failed;
@@ -131,7 +144,12 @@ pub(super) fn end_interrupted(store: &dyn MetadataStore) -> Result<(), MetadataE
             ..Default::default()
         };
         tracing::warn!(task = %task.id, "ended a task that an earlier process left running");
-        store.publish(&Publish { task, report: report.encode_to_vec(), segments: Vec::new(), unused: Vec::new() })?;
+        store.publish(&Publish {
+            task,
+            report: report.encode_to_vec(),
+            segments: Vec::new(),
+            unused: Vec::new(),
+        })?;
     }
     Ok(())
 }
@@ -144,7 +162,9 @@ impl Controller {
     /// Plans a statement and starts it as a task. Returns when the task is recorded.
     pub async fn submit(self: &Arc<Self>, statement: Statement) -> Result<Submission, ApiError> {
         if self.shutdown.is_cancelled() || self.tracker.is_closed() {
-            return Err(ApiError::unavailable("the server is stopping; submit the task to another one"));
+            return Err(ApiError::unavailable(
+                "the server is stopping; submit the task to another one",
+            ));
         }
         let prepared = self.prepare(statement).await?;
         if prepared.planned.explain {
@@ -206,7 +226,9 @@ impl Controller {
     /// Follows a task.
     pub fn watch(&self, id: &TaskId) -> Progress {
         let job = self.jobs.lock().get(id).cloned();
-        Progress { changes: job.map(|job| job.changes.subscribe()) }
+        Progress {
+            changes: job.map(|job| job.changes.subscribe()),
+        }
     }
 
     /// Asks a task to stop. A task that has ended stays as it is.
@@ -229,5 +251,7 @@ impl Controller {
 }
 
 fn exists(task_id: &TaskId) -> ApiError {
-    ApiError::invalid_input(format!("task [{task_id}] exists already; choose another sqlQueryId"))
+    ApiError::invalid_input(format!(
+        "task [{task_id}] exists already; choose another sqlQueryId"
+    ))
 }

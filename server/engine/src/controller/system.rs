@@ -29,7 +29,11 @@ struct Rows {
 
 impl Rows {
     fn text<T: Into<String>>(mut self, name: &str, values: impl IntoIterator<Item = Option<T>>) -> Rows {
-        let values: StringArray = values.into_iter().map(|value| value.map(Into::into)).collect::<Vec<Option<String>>>().into();
+        let values: StringArray = values
+            .into_iter()
+            .map(|value| value.map(Into::into))
+            .collect::<Vec<Option<String>>>()
+            .into();
         self.fields.push(Field::new(name, DataType::Utf8, true));
         self.columns.push(Arc::new(values));
         self
@@ -50,7 +54,11 @@ impl Rows {
 }
 
 /// A table of `sys`; none if there is no such table.
-pub(crate) fn sys(snapshot: &Snapshot, controller: &Controller, name: &str) -> Option<Result<Arc<dyn TableProvider>>> {
+pub(crate) fn sys(
+    snapshot: &Snapshot,
+    controller: &Controller,
+    name: &str,
+) -> Option<Result<Arc<dyn TableProvider>>> {
     Some(match name {
         "segments" => segments(snapshot),
         "server_segments" => server_segments(snapshot, controller),
@@ -75,23 +83,60 @@ fn segments(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
     let flag = |value: bool| Some(i64::from(value));
     let json_list = |values: &[String]| serde_json::to_string(values).ok();
     Rows::default()
-        .text("segment_id", all.iter().map(|(record, _)| Some(record.segment_id())))
-        .text("datasource", all.iter().map(|(record, _)| Some(record.datasource.clone())))
-        .text("start", all.iter().map(|(record, _)| Some(interval_end(&record.interval.to_string(), true))))
-        .text("end", all.iter().map(|(record, _)| Some(interval_end(&record.interval.to_string(), false))))
-        .long("size", all.iter().map(|(record, _)| Some(record.size_bytes as i64)))
-        .text("version", all.iter().map(|(record, _)| Some(record.version.clone())))
-        .long("partition_num", all.iter().map(|(record, _)| Some(i64::from(record.partition_number()))))
+        .text(
+            "segment_id",
+            all.iter().map(|(record, _)| Some(record.segment_id())),
+        )
+        .text(
+            "datasource",
+            all.iter().map(|(record, _)| Some(record.datasource.clone())),
+        )
+        .text(
+            "start",
+            all.iter()
+                .map(|(record, _)| Some(interval_end(&record.interval.to_string(), true))),
+        )
+        .text(
+            "end",
+            all.iter()
+                .map(|(record, _)| Some(interval_end(&record.interval.to_string(), false))),
+        )
+        .long(
+            "size",
+            all.iter().map(|(record, _)| Some(record.size_bytes as i64)),
+        )
+        .text(
+            "version",
+            all.iter().map(|(record, _)| Some(record.version.clone())),
+        )
+        .long(
+            "partition_num",
+            all.iter()
+                .map(|(record, _)| Some(i64::from(record.partition_number()))),
+        )
         .long("num_replicas", all.iter().map(|_| Some(1)))
-        .long("num_rows", all.iter().map(|(record, _)| Some(record.row_count as i64)))
+        .long(
+            "num_rows",
+            all.iter().map(|(record, _)| Some(record.row_count as i64)),
+        )
         .long("is_active", all.iter().map(|(_, visible)| flag(*visible)))
         .long("is_published", all.iter().map(|_| Some(1)))
         .long("is_available", all.iter().map(|(_, visible)| flag(*visible)))
         .long("is_realtime", all.iter().map(|_| Some(0)))
         .long("is_overshadowed", all.iter().map(|(_, visible)| flag(!*visible)))
-        .text("shard_spec", all.iter().map(|(record, _)| serde_json::to_string(&record.shard_spec).ok()))
-        .text("dimensions", all.iter().map(|(record, _)| json_list(&record.dimensions)))
-        .text("metrics", all.iter().map(|(record, _)| json_list(&record.metrics)))
+        .text(
+            "shard_spec",
+            all.iter()
+                .map(|(record, _)| serde_json::to_string(&record.shard_spec).ok()),
+        )
+        .text(
+            "dimensions",
+            all.iter().map(|(record, _)| json_list(&record.dimensions)),
+        )
+        .text(
+            "metrics",
+            all.iter().map(|(record, _)| json_list(&record.metrics)),
+        )
         .text::<String>("last_compaction_state", all.iter().map(|_| None))
         .long("replication_factor", all.iter().map(|_| Some(1)))
         .table()
@@ -110,15 +155,29 @@ fn server_segments(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<d
     let active: Vec<_> = all.iter().filter(|(_, visible)| *visible).collect();
     Rows::default()
         .text("server", active.iter().map(|_| Some(controller.location())))
-        .text("segment_id", active.iter().map(|(record, _)| Some(record.segment_id())))
+        .text(
+            "segment_id",
+            active.iter().map(|(record, _)| Some(record.segment_id())),
+        )
         .table()
 }
 
 fn servers(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<dyn TableProvider>> {
     // One process plays every role.
-    let roles = ["coordinator", "historical", "broker", "overlord", "router", "indexer"];
-    let size: u64 =
-        snapshot.all_segments().iter().filter(|(_, visible)| *visible).map(|(record, _)| record.size_bytes).sum();
+    let roles = [
+        "coordinator",
+        "historical",
+        "broker",
+        "overlord",
+        "router",
+        "indexer",
+    ];
+    let size: u64 = snapshot
+        .all_segments()
+        .iter()
+        .filter(|(_, visible)| *visible)
+        .map(|(record, _)| record.size_bytes)
+        .sum();
     let data = |role: &str| matches!(role, "historical" | "indexer");
     let leads = |role: &str| matches!(role, "coordinator" | "overlord");
     let (host, port) = controller.host_and_port();
@@ -128,11 +187,22 @@ fn servers(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<dyn Table
         .long("plaintext_port", roles.iter().map(|_| Some(i64::from(port))))
         .long("tls_port", roles.iter().map(|_| Some(-1)))
         .text("server_type", roles.iter().map(|role| Some(*role)))
-        .text("tier", roles.iter().map(|role| data(role).then_some("_default_tier")))
-        .long("curr_size", roles.iter().map(|role| Some(if *role == "historical" { size as i64 } else { 0 })))
+        .text(
+            "tier",
+            roles.iter().map(|role| data(role).then_some("_default_tier")),
+        )
+        .long(
+            "curr_size",
+            roles
+                .iter()
+                .map(|role| Some(if *role == "historical" { size as i64 } else { 0 })),
+        )
         .long("max_size", roles.iter().map(|_| Some(0)))
         .long("is_leader", roles.iter().map(|role| leads(role).then_some(1)))
-        .text("start_time", roles.iter().map(|_| Some(iso(controller.started_ms))))
+        .text(
+            "start_time",
+            roles.iter().map(|_| Some(iso(controller.started_ms))),
+        )
         .table()
 }
 
@@ -150,11 +220,20 @@ fn tasks(controller: &Controller) -> Result<Arc<dyn TableProvider>> {
         .text("task_id", tasks.iter().map(|task| Some(task.id.clone())))
         .text("group_id", tasks.iter().map(|task| Some(task.id.clone())))
         .text("type", tasks.iter().map(|_| Some("query_controller")))
-        .text("datasource", tasks.iter().map(|task| Some(task.datasource.clone())))
-        .text("created_time", tasks.iter().map(|task| Some(iso(task.created_ms))))
+        .text(
+            "datasource",
+            tasks.iter().map(|task| Some(task.datasource.clone())),
+        )
+        .text(
+            "created_time",
+            tasks.iter().map(|task| Some(iso(task.created_ms))),
+        )
         .text("queue_insertion_time", tasks.iter().map(|_| Some(iso(0))))
         .text("status", tasks.iter().map(|task| Some(status(task))))
-        .text("runner_status", tasks.iter().map(|task| Some(controller.runner_status(task))))
+        .text(
+            "runner_status",
+            tasks.iter().map(|task| Some(controller.runner_status(task))),
+        )
         .long("duration", tasks.iter().map(|task| Some(task.duration_ms)))
         .text("location", tasks.iter().map(|_| Some(controller.location())))
         .text("host", tasks.iter().map(|_| Some(host.clone())))
@@ -194,9 +273,19 @@ fn schemata() -> Result<Arc<dyn TableProvider>> {
 fn tables(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
     let mut names: Vec<(&str, String)> = Vec::new();
     names.extend(snapshot.datasources().into_iter().map(|name| ("druid", name)));
-    names.extend(INFORMATION.iter().map(|name| ("INFORMATION_SCHEMA", (*name).to_owned())));
+    names.extend(
+        INFORMATION
+            .iter()
+            .map(|name| ("INFORMATION_SCHEMA", (*name).to_owned())),
+    );
     names.extend(SYS.iter().map(|name| ("sys", (*name).to_owned())));
-    let kind = |schema: &str| if schema == "druid" { "TABLE" } else { "SYSTEM_TABLE" };
+    let kind = |schema: &str| {
+        if schema == "druid" {
+            "TABLE"
+        } else {
+            "SYSTEM_TABLE"
+        }
+    };
     Rows::default()
         .text("TABLE_CATALOG", names.iter().map(|_| Some("druid")))
         .text("TABLE_SCHEMA", names.iter().map(|(schema, _)| Some(*schema)))
@@ -247,8 +336,18 @@ impl ColumnRow {
 fn columns(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
     let mut rows: Vec<ColumnRow> = Vec::new();
     for table in snapshot.datasources() {
-        for (index, (name, column_type)) in snapshot.columns(&table).unwrap_or_default().into_iter().enumerate() {
-            rows.push(ColumnRow { table: table.clone(), name, position: index as i64 + 1, column_type });
+        for (index, (name, column_type)) in snapshot
+            .columns(&table)
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+        {
+            rows.push(ColumnRow {
+                table: table.clone(),
+                name,
+                position: index as i64 + 1,
+                column_type,
+            });
         }
     }
     let text = |row: &ColumnRow| row.column_type == ColumnType::String;
@@ -259,16 +358,37 @@ fn columns(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
         .text("COLUMN_NAME", rows.iter().map(|row| Some(row.name.clone())))
         .long("ORDINAL_POSITION", rows.iter().map(|row| Some(row.position)))
         .text("COLUMN_DEFAULT", rows.iter().map(|_| Some("")))
-        .text("IS_NULLABLE", rows.iter().map(|row| Some(if row.is_time() { "NO" } else { "YES" })))
+        .text(
+            "IS_NULLABLE",
+            rows.iter()
+                .map(|row| Some(if row.is_time() { "NO" } else { "YES" })),
+        )
         .text("DATA_TYPE", rows.iter().map(|row| Some(row.sql_type())))
         .long("CHARACTER_MAXIMUM_LENGTH", rows.iter().map(|_| None))
         .long("CHARACTER_OCTET_LENGTH", rows.iter().map(|_| None))
         .long("NUMERIC_PRECISION", rows.iter().map(ColumnRow::precision))
-        .long("NUMERIC_PRECISION_RADIX", rows.iter().map(|row| row.precision().map(|_| 10)))
-        .long("NUMERIC_SCALE", rows.iter().map(|row| row.precision().filter(|digits| *digits == 19).map(|_| 0)))
-        .long("DATETIME_PRECISION", rows.iter().map(|row| row.is_time().then_some(3)))
-        .text("CHARACTER_SET_NAME", rows.iter().map(|row| text(row).then_some("UTF-16LE")))
-        .text("COLLATION_NAME", rows.iter().map(|row| text(row).then_some("UTF-16LE$en_US$primary")))
+        .long(
+            "NUMERIC_PRECISION_RADIX",
+            rows.iter().map(|row| row.precision().map(|_| 10)),
+        )
+        .long(
+            "NUMERIC_SCALE",
+            rows.iter()
+                .map(|row| row.precision().filter(|digits| *digits == 19).map(|_| 0)),
+        )
+        .long(
+            "DATETIME_PRECISION",
+            rows.iter().map(|row| row.is_time().then_some(3)),
+        )
+        .text(
+            "CHARACTER_SET_NAME",
+            rows.iter().map(|row| text(row).then_some("UTF-16LE")),
+        )
+        .text(
+            "COLLATION_NAME",
+            rows.iter()
+                .map(|row| text(row).then_some("UTF-16LE$en_US$primary")),
+        )
         .long("JDBC_TYPE", rows.iter().map(|row| Some(row.jdbc_type())))
         .table()
 }

@@ -16,7 +16,9 @@ pub struct DatasourceView {
 impl DatasourceView {
     /// The view as of now. Blocking.
     pub fn new(controller: &Arc<Controller>) -> DatasourceView {
-        DatasourceView { snapshot: Snapshot::new(controller) }
+        DatasourceView {
+            snapshot: Snapshot::new(controller),
+        }
     }
 
     /// Names, sorted.

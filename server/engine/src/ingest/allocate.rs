@@ -28,7 +28,10 @@ pub fn chunks(ranges: &[PartitionRange], granularity: Granularity) -> Vec<Chunk>
         };
         match chunks.last_mut() {
             Some(chunk) if chunk.interval == interval => chunk.partitions.push(number as u32),
-            _ => chunks.push(Chunk { interval, partitions: vec![number as u32] }),
+            _ => chunks.push(Chunk {
+                interval,
+                partitions: vec![number as u32],
+            }),
         }
     }
     chunks
@@ -48,7 +51,11 @@ pub struct Shards {
 impl Shards {
     /// "range" or "numbered".
     pub fn kind(&self) -> &'static str {
-        if self.dimensions.is_empty() { "NumberedShardSpec" } else { "DimensionRangeShardSpec" }
+        if self.dimensions.is_empty() {
+            "NumberedShardSpec"
+        } else {
+            "DimensionRangeShardSpec"
+        }
     }
 }
 
@@ -59,7 +66,11 @@ pub fn shards(
     output_name: impl Fn(usize) -> Option<String>,
     has_multiple_values: bool,
 ) -> Shards {
-    let numbered = |details: String| Shards { dimensions: Vec::new(), keys: 0, details };
+    let numbered = |details: String| Shards {
+        dimensions: Vec::new(),
+        keys: 0,
+        details,
+    };
     let names = |columns: &[SortKey]| {
         columns
             .iter()
@@ -79,22 +90,41 @@ pub fn shards(
     let mut dimensions = Vec::new();
     for key in keys {
         let next = schema.field(key.column).name();
-        let used = format!("Using[{}] CLUSTERED BY columns for 'range' shard specs, since the next column", dimensions.len());
+        let used = format!(
+            "Using[{}] CLUSTERED BY columns for 'range' shard specs, since the next column",
+            dimensions.len()
+        );
         let stopped = match (stored_type(schema, key.column), output_name(key.column)) {
             (ColumnType::String, Some(name)) => {
                 dimensions.push(name);
                 continue;
             }
             (ColumnType::String, None) => {
-                format!("Using only[{}] CLUSTERED BY columns for 'range' shard specs, since the next column was not mapped to an output column.", dimensions.len())
+                format!(
+                    "Using only[{}] CLUSTERED BY columns for 'range' shard specs, since the next column was not mapped to an output column.",
+                    dimensions.len()
+                )
             }
-            (other, _) => format!("{used} is of type[{other}]. Only string columns are included in 'range' shard specs."),
+            (other, _) => format!(
+                "{used} is of type[{other}]. Only string columns are included in 'range' shard specs."
+            ),
         };
         tracing::debug!(next, "range sharding stops");
-        return Shards { keys: dimensions.len(), dimensions, details: stopped };
+        return Shards {
+            keys: dimensions.len(),
+            dimensions,
+            details: stopped,
+        };
     }
-    let details = format!("Using[{}] CLUSTERED BY columns for 'range' shard specs, since all CLUSTERED BY fields are used.", dimensions.len());
-    Shards { keys: dimensions.len(), dimensions, details }
+    let details = format!(
+        "Using[{}] CLUSTERED BY columns for 'range' shard specs, since all CLUSTERED BY fields are used.",
+        dimensions.len()
+    );
+    Shards {
+        keys: dimensions.len(),
+        dimensions,
+        details,
+    }
 }
 
 /// The leading string keys of a boundary.

@@ -18,14 +18,21 @@ use crate::stage;
 use crate::worker::{Running, SegmentSink, SegmentTarget, WorkerEvent, fault_of};
 
 /// Writes every segment of an order, one after the other.
-pub(crate) async fn write_segments(running: &mut Running<'_>, sink: SegmentSink) -> Result<WorkerEvent, Fault> {
+pub(crate) async fn write_segments(
+    running: &mut Running<'_>,
+    sink: SegmentSink,
+) -> Result<WorkerEvent, Fault> {
     let layout = Layout::new(&sink)?;
     let mut segments = Vec::with_capacity(sink.targets.len());
     for target in &sink.targets {
         segments.push(write_segment(running, &sink, &layout, target).await?);
         running.report(false).await;
     }
-    Ok(WorkerEvent::OutputReady { id: running.id.clone(), partition_rows: Vec::new(), segments })
+    Ok(WorkerEvent::OutputReady {
+        id: running.id.clone(),
+        partition_rows: Vec::new(),
+        segments,
+    })
 }
 
 /// Which input column becomes which stored one.
@@ -46,12 +53,20 @@ impl Layout {
         let input: Schema = stage::decode_schema(&bytes).map_err(|error| broken(&error))?;
         let mut fields = vec![Field::new("__time", time_type(), false)];
         for (index, name) in &sink.columns {
-            let field = input.fields().get(*index).ok_or_else(|| broken(&"a column is missing"))?;
+            let field = input
+                .fields()
+                .get(*index)
+                .ok_or_else(|| broken(&"a column is missing"))?;
             fields.push(column::to_field(name, &column::of_field(field), false));
         }
         let columns = sink.columns.iter().map(|(index, _)| *index).collect();
         let schema = Arc::new(Schema::new(fields));
-        Ok(Layout { input: Arc::new(input), schema, time_column: sink.time_column, columns })
+        Ok(Layout {
+            input: Arc::new(input),
+            schema,
+            time_column: sink.time_column,
+            columns,
+        })
     }
 
     fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch, Fault> {
@@ -109,7 +124,10 @@ async fn write_segment(
         ("trilith.datasource".to_owned(), sink.datasource.clone()),
         ("trilith.interval".to_owned(), target.interval.to_string()),
         ("trilith.version".to_owned(), target.version.clone()),
-        ("trilith.rollup".to_owned(), (!sink.metrics.is_empty()).to_string()),
+        (
+            "trilith.rollup".to_owned(),
+            (!sink.metrics.is_empty()).to_string(),
+        ),
     ];
     let directory = &running.config.segment_directory;
     let mut writer = SegmentWriter::create(directory, &target.path, Arc::clone(&layout.schema), metadata)
@@ -128,7 +146,12 @@ async fn write_segment(
     running.counters.segments().persisted(written.rows);
     running.counters.segments().pushed(written.rows);
     let is_metric = |name: &String| sink.metrics.iter().any(|(metric, _)| metric == name);
-    let names = layout.schema.fields().iter().skip(1).map(|field| field.name().clone());
+    let names = layout
+        .schema
+        .fields()
+        .iter()
+        .skip(1)
+        .map(|field| field.name().clone());
     let (metrics, dimensions): (Vec<String>, Vec<String>) = names.partition(is_metric);
     Ok(SegmentRecord {
         datasource: sink.datasource.clone(),

@@ -72,21 +72,37 @@ pub enum Event {
     /// The job may start: its locks are held.
     Started,
     /// Work orders of a stage were sent to these workers.
-    Launched { stage: StageNumber, workers: Vec<WorkerNumber> },
+    Launched {
+        stage: StageNumber,
+        workers: Vec<WorkerNumber>,
+    },
     /// A worker read all its input. Only from stages that sort with statistics.
-    InputRead { stage: StageNumber, worker: WorkerNumber },
+    InputRead {
+        stage: StageNumber,
+        worker: WorkerNumber,
+    },
     /// Boundaries of a stage were cut into this many partitions and sent.
-    BoundariesCut { stage: StageNumber, partition_count: u32 },
+    BoundariesCut {
+        stage: StageNumber,
+        partition_count: u32,
+    },
     /// Segment ids for the stage were allocated.
     SegmentsAllocated { stage: StageNumber },
     /// A worker's output is complete.
-    OutputReady { stage: StageNumber, worker: WorkerNumber },
+    OutputReady {
+        stage: StageNumber,
+        worker: WorkerNumber,
+    },
     /// A worker's order, or the controller's own work for a stage, failed.
     StageFailed { stage: StageNumber, fault: Fault },
     /// The controller's own work failed outside any stage.
     ControllerFailed { fault: Fault },
     /// A worker process is gone; these workers of the job ran there.
-    WorkersLost { workers: Vec<WorkerNumber>, worker_task_id: String, reason: String },
+    WorkersLost {
+        workers: Vec<WorkerNumber>,
+        worker_task_id: String,
+        reason: String,
+    },
     /// Publishing ended well.
     Published,
     /// Somebody asked to stop.
@@ -120,7 +136,10 @@ pub enum Outcome {
     /// Everything that was asked for is there.
     Success,
     /// Nothing was published. `stage` is where it failed, if in a stage.
-    Failed { fault: Fault, stage: Option<StageNumber> },
+    Failed {
+        fault: Fault,
+        stage: Option<StageNumber>,
+    },
 }
 
 /// Progress of one stage.
@@ -170,7 +189,12 @@ impl Kernel {
                 released: false,
             })
             .collect();
-        Kernel { shape, stages, step: Step::Waiting, wait_deadline_ms: None }
+        Kernel {
+            shape,
+            stages,
+            step: Step::Waiting,
+            wait_deadline_ms: None,
+        }
     }
 
     /// Progress by stage number.
@@ -194,16 +218,19 @@ impl Kernel {
             Event::Started => self.started(now_ms),
             Event::Launched { stage, workers } => self.launched(stage, workers),
             Event::InputRead { stage, worker } => self.input_read(stage, worker, now_ms),
-            Event::BoundariesCut { stage, partition_count } => {
-                self.boundaries_cut(stage, partition_count, now_ms)
-            }
+            Event::BoundariesCut {
+                stage,
+                partition_count,
+            } => self.boundaries_cut(stage, partition_count, now_ms),
             Event::SegmentsAllocated { stage } => self.segments_allocated(stage, now_ms),
             Event::OutputReady { stage, worker } => self.output_ready(stage, worker, now_ms),
             Event::StageFailed { stage, fault } => self.fail(fault, Some(stage)),
             Event::ControllerFailed { fault } => self.fail(fault, None),
-            Event::WorkersLost { workers, worker_task_id, reason } => {
-                self.workers_lost(&workers, &worker_task_id, &reason)
-            }
+            Event::WorkersLost {
+                workers,
+                worker_task_id,
+                reason,
+            } => self.workers_lost(&workers, &worker_task_id, &reason),
             Event::Published => self.published(),
             Event::Cancel { reason } => self.cancel(reason),
             Event::Tick => self.tick(now_ms),
@@ -221,15 +248,25 @@ impl Kernel {
     /// Starts the first stage whose inputs are ready, one at a time.
     fn start_ready(&mut self, now_ms: i64) -> Vec<Action> {
         let busy = self.stages.iter().any(|stage| {
-            matches!(stage.phase, Phase::ReadingInput | Phase::MergingStatistics | Phase::PostReading)
+            matches!(
+                stage.phase,
+                Phase::ReadingInput | Phase::MergingStatistics | Phase::PostReading
+            )
         });
         if busy {
             return Vec::new();
         }
-        let next = self.stages.iter().zip(&self.shape.stages).position(|(progress, shape)| {
-            progress.phase == Phase::New
-                && shape.inputs.iter().all(|input| self.phase(*input) == Some(Phase::ResultsReady))
-        });
+        let next = self
+            .stages
+            .iter()
+            .zip(&self.shape.stages)
+            .position(|(progress, shape)| {
+                progress.phase == Phase::New
+                    && shape
+                        .inputs
+                        .iter()
+                        .all(|input| self.phase(*input) == Some(Phase::ResultsReady))
+            });
         let Some(index) = next else { return Vec::new() };
         let stage = StageNumber(index as u32);
         self.stages[index].phase = Phase::ReadingInput;
@@ -344,10 +381,15 @@ impl Kernel {
     fn release_inputs(&mut self, stage: StageNumber) -> Vec<Action> {
         let mut actions = Vec::new();
         for input in self.shape.stages[stage.0 as usize].inputs.clone() {
-            let still_read = self.shape.stages.iter().zip(&self.stages).any(|(shape, progress)| {
-                shape.inputs.contains(&input)
-                    && !matches!(progress.phase, Phase::ResultsReady | Phase::Finished)
-            });
+            let still_read = self
+                .shape
+                .stages
+                .iter()
+                .zip(&self.stages)
+                .any(|(shape, progress)| {
+                    shape.inputs.contains(&input)
+                        && !matches!(progress.phase, Phase::ResultsReady | Phase::Finished)
+                });
             let progress = &mut self.stages[input.0 as usize];
             if !still_read && !progress.released {
                 progress.released = true;
@@ -387,7 +429,10 @@ impl Kernel {
             progress.phase = Phase::Failed;
         }
         self.step = Step::Done;
-        vec![Action::StopWorkers, Action::Finish(Outcome::Failed { fault, stage })]
+        vec![
+            Action::StopWorkers,
+            Action::Finish(Outcome::Failed { fault, stage }),
+        ]
     }
 
     fn cancel(&mut self, reason: CancelReason) -> Vec<Action> {

@@ -7,7 +7,12 @@ use super::{Action, Event, Kernel, Outcome, Phase, Shape, StageShape};
 fn ingest_shape() -> Shape {
     Shape {
         stages: vec![
-            StageShape { inputs: vec![], sorts: true, gathers_statistics: true, writes_segments: false },
+            StageShape {
+                inputs: vec![],
+                sorts: true,
+                gathers_statistics: true,
+                writes_segments: false,
+            },
             StageShape {
                 inputs: vec![StageNumber(0)],
                 sorts: false,
@@ -21,14 +26,23 @@ fn ingest_shape() -> Shape {
 }
 
 fn select_shape() -> Shape {
-    let scan = StageShape { inputs: vec![], sorts: true, gathers_statistics: false, writes_segments: false };
+    let scan = StageShape {
+        inputs: vec![],
+        sorts: true,
+        gathers_statistics: false,
+        writes_segments: false,
+    };
     let limit = StageShape {
         inputs: vec![StageNumber(0)],
         sorts: false,
         gathers_statistics: false,
         writes_segments: false,
     };
-    Shape { stages: vec![scan, limit], publishes: false, deadline_ms: Some(10_000) }
+    Shape {
+        stages: vec![scan, limit],
+        publishes: false,
+        deadline_ms: Some(10_000),
+    }
 }
 
 const S0: StageNumber = StageNumber(0);
@@ -37,26 +51,72 @@ const W0: WorkerNumber = WorkerNumber(0);
 const W1: WorkerNumber = WorkerNumber(1);
 
 fn launched(stage: StageNumber, workers: &[WorkerNumber]) -> Event {
-    Event::Launched { stage, workers: workers.to_vec() }
+    Event::Launched {
+        stage,
+        workers: workers.to_vec(),
+    }
 }
 
 #[test]
 fn an_ingestion_passes_every_phase_in_order() {
     let steps: Vec<(Event, Vec<Action>, Phase, Phase)> = vec![
-        (Event::Started, vec![Action::Launch { stage: S0 }], Phase::ReadingInput, Phase::New),
-        (launched(S0, &[W0, W1]), vec![], Phase::ReadingInput, Phase::New),
-        (Event::InputRead { stage: S0, worker: W1 }, vec![], Phase::ReadingInput, Phase::New),
-        (Event::InputRead { stage: S0, worker: W1 }, vec![], Phase::ReadingInput, Phase::New),
         (
-            Event::InputRead { stage: S0, worker: W0 },
+            Event::Started,
+            vec![Action::Launch { stage: S0 }],
+            Phase::ReadingInput,
+            Phase::New,
+        ),
+        (launched(S0, &[W0, W1]), vec![], Phase::ReadingInput, Phase::New),
+        (
+            Event::InputRead {
+                stage: S0,
+                worker: W1,
+            },
+            vec![],
+            Phase::ReadingInput,
+            Phase::New,
+        ),
+        (
+            Event::InputRead {
+                stage: S0,
+                worker: W1,
+            },
+            vec![],
+            Phase::ReadingInput,
+            Phase::New,
+        ),
+        (
+            Event::InputRead {
+                stage: S0,
+                worker: W0,
+            },
             vec![Action::CutBoundaries { stage: S0 }],
             Phase::MergingStatistics,
             Phase::New,
         ),
-        (Event::BoundariesCut { stage: S0, partition_count: 3 }, vec![], Phase::PostReading, Phase::New),
-        (Event::OutputReady { stage: S0, worker: W0 }, vec![], Phase::PostReading, Phase::New),
         (
-            Event::OutputReady { stage: S0, worker: W1 },
+            Event::BoundariesCut {
+                stage: S0,
+                partition_count: 3,
+            },
+            vec![],
+            Phase::PostReading,
+            Phase::New,
+        ),
+        (
+            Event::OutputReady {
+                stage: S0,
+                worker: W0,
+            },
+            vec![],
+            Phase::PostReading,
+            Phase::New,
+        ),
+        (
+            Event::OutputReady {
+                stage: S0,
+                worker: W1,
+            },
             vec![Action::AllocateSegments { stage: S1 }],
             Phase::ResultsReady,
             Phase::ReadingInput,
@@ -67,9 +127,17 @@ fn an_ingestion_passes_every_phase_in_order() {
             Phase::ResultsReady,
             Phase::ReadingInput,
         ),
-        (launched(S1, &[W0]), vec![], Phase::ResultsReady, Phase::ReadingInput),
         (
-            Event::OutputReady { stage: S1, worker: W0 },
+            launched(S1, &[W0]),
+            vec![],
+            Phase::ResultsReady,
+            Phase::ReadingInput,
+        ),
+        (
+            Event::OutputReady {
+                stage: S1,
+                worker: W0,
+            },
             vec![Action::Release { stage: S0 }, Action::Publish],
             Phase::Finished,
             Phase::ResultsReady,
@@ -89,7 +157,16 @@ fn an_ingestion_passes_every_phase_in_order() {
         assert_eq!(kernel.stages()[1].phase, second, "{name}");
     }
     assert!(kernel.is_done());
-    assert!(kernel.on_event(Event::Cancel { reason: CancelReason::TaskShutdown }, 0).is_empty());
+    assert!(
+        kernel
+            .on_event(
+                Event::Cancel {
+                    reason: CancelReason::TaskShutdown
+                },
+                0
+            )
+            .is_empty()
+    );
 }
 
 #[test]
@@ -126,7 +203,10 @@ fn a_timeout_cancels_and_a_publish_that_began_is_not_cancelled() {
     assert!(kernel.on_event(Event::Tick, 9_999).is_empty());
     let actions = kernel.on_event(Event::Tick, 10_000);
     match &actions[..] {
-        [Action::StopWorkers, Action::Finish(Outcome::Failed { fault, stage: None })] => {
+        [
+            Action::StopWorkers,
+            Action::Finish(Outcome::Failed { fault, stage: None }),
+        ] => {
             assert_eq!(fault.code, FaultCode::Canceled);
         }
         other => panic!("{other:?}"),
@@ -135,17 +215,41 @@ fn a_timeout_cancels_and_a_publish_that_began_is_not_cancelled() {
     for event in [
         Event::Started,
         launched(S0, &[W0]),
-        Event::InputRead { stage: S0, worker: W0 },
-        Event::BoundariesCut { stage: S0, partition_count: 1 },
-        Event::OutputReady { stage: S0, worker: W0 },
+        Event::InputRead {
+            stage: S0,
+            worker: W0,
+        },
+        Event::BoundariesCut {
+            stage: S0,
+            partition_count: 1,
+        },
+        Event::OutputReady {
+            stage: S0,
+            worker: W0,
+        },
         Event::SegmentsAllocated { stage: S1 },
         launched(S1, &[W0]),
-        Event::OutputReady { stage: S1, worker: W0 },
+        Event::OutputReady {
+            stage: S1,
+            worker: W0,
+        },
     ] {
         kernel.on_event(event, 0);
     }
-    assert!(kernel.on_event(Event::Cancel { reason: CancelReason::TaskShutdown }, 0).is_empty());
-    assert_eq!(kernel.on_event(Event::Published, 0).last(), Some(&Action::Finish(Outcome::Success)));
+    assert!(
+        kernel
+            .on_event(
+                Event::Cancel {
+                    reason: CancelReason::TaskShutdown
+                },
+                0
+            )
+            .is_empty()
+    );
+    assert_eq!(
+        kernel.on_event(Event::Published, 0).last(),
+        Some(&Action::Finish(Outcome::Success))
+    );
 }
 
 #[test]
@@ -153,7 +257,10 @@ fn a_launch_that_never_answers_ends_in_a_fault() {
     let mut kernel = Kernel::new(ingest_shape());
     kernel.on_event(Event::Started, 0);
     let actions = kernel.on_event(Event::Tick, 1_000_000);
-    assert!(matches!(actions.last(), Some(Action::Finish(Outcome::Failed { .. }))));
+    assert!(matches!(
+        actions.last(),
+        Some(Action::Finish(Outcome::Failed { .. }))
+    ));
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -164,18 +271,25 @@ fn any_event() -> impl Strategy<Value = Event> {
         (stage.clone(), proptest::collection::vec(worker.clone(), 1..3))
             .prop_map(|(stage, workers)| Event::Launched { stage, workers }),
         (stage.clone(), worker.clone()).prop_map(|(stage, worker)| Event::InputRead { stage, worker }),
-        (stage.clone(), 0u32..4)
-            .prop_map(|(stage, partition_count)| Event::BoundariesCut { stage, partition_count }),
+        (stage.clone(), 0u32..4).prop_map(|(stage, partition_count)| Event::BoundariesCut {
+            stage,
+            partition_count
+        }),
         stage.clone().prop_map(|stage| Event::SegmentsAllocated { stage }),
         (stage.clone(), worker.clone()).prop_map(|(stage, worker)| Event::OutputReady { stage, worker }),
-        stage.prop_map(|stage| Event::StageFailed { stage, fault: Fault::unknown("x") }),
+        stage.prop_map(|stage| Event::StageFailed {
+            stage,
+            fault: Fault::unknown("x")
+        }),
         worker.prop_map(|worker| Event::WorkersLost {
             workers: vec![worker],
             worker_task_id: "w".into(),
             reason: "r".into()
         }),
         Just(Event::Published),
-        Just(Event::Cancel { reason: CancelReason::UserRequest }),
+        Just(Event::Cancel {
+            reason: CancelReason::UserRequest
+        }),
         Just(Event::Tick),
     ]
 }

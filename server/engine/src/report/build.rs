@@ -37,8 +37,11 @@ pub fn build(parts: ReportParts<'_>, graph: &StageGraph, state: &JobState) -> pb
         .zip(&state.stages)
         .map(|((spec, progress), run)| stage(&parts, spec, progress, run, show_phases))
         .collect();
-    let mut counters: Vec<pb::Counter> =
-        state.counters.values().flat_map(|(_, counters)| counters.iter().cloned()).collect();
+    let mut counters: Vec<pb::Counter> = state
+        .counters
+        .values()
+        .flat_map(|(_, counters)| counters.iter().cloned())
+        .collect();
     counters.sort_by(|a, b| {
         (a.stage_number, a.worker_number, &a.name).cmp(&(b.stage_number, b.worker_number, &b.name))
     });
@@ -54,12 +57,19 @@ pub fn build(parts: ReportParts<'_>, graph: &StageGraph, state: &JobState) -> pb
 
 fn status(parts: &ReportParts<'_>, state: &JobState) -> pb::StatusReport {
     let end = state.ended_ms.unwrap_or(parts.now_ms);
-    let running = state.workers.iter().filter(|worker| worker.started_ms.is_some()).count();
+    let running = state
+        .workers
+        .iter()
+        .filter(|worker| worker.started_ms.is_some())
+        .count();
     let pending = state.workers.len() - running + state.wanted_workers;
     pb::StatusReport {
         status: parts.status.to_owned(),
         error_report: parts.error.map(|(fault, stage)| pb::ErrorReport {
-            task_id: state.error_task_id.clone().unwrap_or_else(|| parts.task.to_string()),
+            task_id: state
+                .error_task_id
+                .clone()
+                .unwrap_or_else(|| parts.task.to_string()),
             host: state.error_host.clone().or_else(|| parts.host.map(str::to_owned)),
             stage_number: stage.map(|stage| stage.0),
             fault: Some(fault.into()),
@@ -67,7 +77,11 @@ fn status(parts: &ReportParts<'_>, state: &JobState) -> pb::StatusReport {
         warnings: state.warnings.clone(),
         start_time_ms: state.started_ms,
         duration_ms: state.started_ms.map_or(-1, |start| (end - start).max(0)),
-        workers: state.workers.iter().map(|worker| worker_report(worker, parts)).collect(),
+        workers: state
+            .workers
+            .iter()
+            .map(|worker| worker_report(worker, parts))
+            .collect(),
         pending_tasks: pending as i32,
         running_tasks: running as i32 + 1,
         segment_report: state.segment_report.clone(),
@@ -82,7 +96,9 @@ fn worker_report(worker: &WorkerState, parts: &ReportParts<'_>) -> pb::WorkerRep
         attempt_number: 0,
         worker_id: worker.task_id.clone(),
         state: worker.state.to_owned(),
-        duration_ms: worker.ended_ms.map_or(-1, |end| (end - worker.requested_ms).max(0)),
+        duration_ms: worker
+            .ended_ms
+            .map_or(-1, |end| (end - worker.requested_ms).max(0)),
         pending_ms: (started - worker.requested_ms).max(0),
         description: worker.description.clone(),
     }
@@ -96,7 +112,9 @@ fn stage(
     show_phase: bool,
 ) -> pb::StageReport {
     let started = progress.phase != Phase::New;
-    let duration = run.started_ms.map(|start| (run.ended_ms.unwrap_or(parts.now_ms) - start).max(0));
+    let duration = run
+        .started_ms
+        .map(|start| (run.ended_ms.unwrap_or(parts.now_ms) - start).max(0));
     let partition_count = run.partition_count();
     pb::StageReport {
         stage_number: spec.number.0,
@@ -122,7 +140,10 @@ fn definition(task: &TaskId, spec: &StageSpec) -> pb::StageDefinition {
         signature: spec
             .signature
             .iter()
-            .map(|(name, column_type)| pb::Column { name: name.clone(), r#type: column_type.to_string() })
+            .map(|(name, column_type)| pb::Column {
+                name: name.clone(),
+                r#type: column_type.to_string(),
+            })
             .collect(),
         shuffle_spec: spec.shuffle_report(),
         max_worker_count: spec.max_workers,

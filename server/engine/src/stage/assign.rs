@@ -46,12 +46,19 @@ impl StageOutputs {
     /// Outputs of a stage with this shuffle.
     pub fn new(sources: Vec<StageSource>, partitions: u32, shuffle: Option<&OutputShuffle>) -> StageOutputs {
         let ordered = !matches!(shuffle, Some(OutputShuffle::Hash { .. }));
-        StageOutputs { sources, partitions, ordered }
+        StageOutputs {
+            sources,
+            partitions,
+            ordered,
+        }
     }
 }
 
 /// Lists the files of every external input of a stage.
-pub async fn list_external(stage: &StageSpec, policy: &Policy) -> std::result::Result<BTreeMap<usize, Vec<Split>>, Fault> {
+pub async fn list_external(
+    stage: &StageSpec,
+    policy: &Policy,
+) -> std::result::Result<BTreeMap<usize, Vec<Split>>, Fault> {
     let mut splits = BTreeMap::new();
     for (number, input) in stage.inputs.iter().enumerate() {
         if let Source::External { spec, .. } = input {
@@ -104,12 +111,22 @@ impl Assignment<'_> {
 
     /// One plan for each of `workers` workers.
     pub fn plans(&self, workers: u32) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
-        let Some(plan) = &self.stage.plan else { return Ok(Vec::new()) };
-        let shares: Vec<Vec<Source>> =
-            self.stage.inputs.iter().enumerate().map(|(number, input)| self.share(number, input, workers)).collect();
+        let Some(plan) = &self.stage.plan else {
+            return Ok(Vec::new());
+        };
+        let shares: Vec<Vec<Source>> = self
+            .stage
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(number, input)| self.share(number, input, workers))
+            .collect();
         (0..workers as usize)
             .map(|worker| {
-                instantiate(Arc::clone(plan), &|leaf| match shares.get(leaf.input()).and_then(|all| all.get(worker)) {
+                instantiate(Arc::clone(plan), &|leaf| match shares
+                    .get(leaf.input())
+                    .and_then(|all| all.get(worker))
+                {
                     Some(source) => leaf.assigned(source.clone()),
                     None => leaf.assigned(leaf.source().clone()),
                 })
@@ -131,17 +148,24 @@ impl Assignment<'_> {
                     })
                     .collect()
             }
-            Source::Segments { datasource, segments, time_range } => {
-                deal(segments.clone(), count, |slice| slice.record.size_bytes)
-                    .into_iter()
-                    .map(|segments| Source::Segments {
-                        datasource: datasource.clone(),
-                        segments,
-                        time_range: *time_range,
-                    })
-                    .collect()
-            }
-            Source::Stage { stage, merge, broadcast, .. } => {
+            Source::Segments {
+                datasource,
+                segments,
+                time_range,
+            } => deal(segments.clone(), count, |slice| slice.record.size_bytes)
+                .into_iter()
+                .map(|segments| Source::Segments {
+                    datasource: datasource.clone(),
+                    segments,
+                    time_range: *time_range,
+                })
+                .collect(),
+            Source::Stage {
+                stage,
+                merge,
+                broadcast,
+                ..
+            } => {
                 let output = self.outputs.get(stage);
                 let sources = output.map(|output| output.sources.clone()).unwrap_or_default();
                 let total = output.map_or(0, |output| output.partitions);
@@ -191,7 +215,9 @@ fn deal<T>(items: Vec<T>, workers: usize, weight: impl Fn(&T) -> u64) -> Vec<Vec
     let mut loads = vec![(0_u64, 0_usize); workers];
     let mut owner = vec![0; items.len()];
     for index in order {
-        let lightest = (0..workers).min_by_key(|worker| (loads[*worker], *worker)).unwrap_or(0);
+        let lightest = (0..workers)
+            .min_by_key(|worker| (loads[*worker], *worker))
+            .unwrap_or(0);
         loads[lightest].0 += weight(&items[index]);
         loads[lightest].1 += 1;
         owner[index] = lightest;
@@ -215,7 +241,10 @@ fn instantiate(
     if children.is_empty() {
         return Ok(plan);
     }
-    let children = children.into_iter().map(|child| instantiate(child, leaf)).collect::<Result<Vec<_>>>()?;
+    let children = children
+        .into_iter()
+        .map(|child| instantiate(child, leaf))
+        .collect::<Result<Vec<_>>>()?;
     replace_children_if_necessary(plan, children)
 }
 
@@ -231,7 +260,12 @@ pub fn assign<'a>(
     outputs: BTreeMap<StageNumber, StageOutputs>,
     auto: bool,
 ) -> Assignment<'a> {
-    Assignment { stage, splits, outputs, auto }
+    Assignment {
+        stage,
+        splits,
+        outputs,
+        auto,
+    }
 }
 
 #[cfg(test)]
@@ -243,8 +277,9 @@ mod tests {
         for total in [0_u32, 1, 2, 5, 17] {
             for workers in [1_u32, 2, 3, 8] {
                 for ordered in [true, false] {
-                    let mut seen: Vec<u32> =
-                        (0..workers).flat_map(|worker| partitions_of(worker, workers, total, ordered)).collect();
+                    let mut seen: Vec<u32> = (0..workers)
+                        .flat_map(|worker| partitions_of(worker, workers, total, ordered))
+                        .collect();
                     if ordered {
                         assert!(seen.is_sorted(), "{total} over {workers}");
                     }
@@ -259,6 +294,6 @@ mod tests {
     #[test]
     fn deals_by_weight_and_keeps_order() {
         let shares = deal(vec![10_u64, 1, 1, 8, 1], 2, |weight| *weight);
-        assert_eq!(shares, [vec![10, 1], vec![1, 8, 1]]);
+        assert_eq!(shares, [vec![10, 1], vec![1, 1, 8]]);
     }
 }

@@ -53,7 +53,10 @@ impl PhysicalExtensionCodec for Codec {
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
         let Some(exec) = node.downcast_ref::<SourceExec>() else {
-            return Err(plan_datafusion_err!("{} cannot be sent to a worker process", node.name()));
+            return Err(plan_datafusion_err!(
+                "{} cannot be sent to a worker process",
+                node.name()
+            ));
         };
         let leaf = Leaf {
             source: exec.source().clone(),

@@ -42,7 +42,12 @@ impl ChannelProgress {
 
     /// Adds a batch of a partition.
     pub fn batch(&self, partition: usize, batch: &RecordBatch) {
-        self.add(partition, batch.num_rows() as u64, batch.get_array_memory_size() as u64, 1);
+        self.add(
+            partition,
+            batch.num_rows() as u64,
+            batch.get_array_memory_size() as u64,
+            1,
+        );
     }
 
     /// Says how many files there are to read.
@@ -70,8 +75,18 @@ impl ChannelProgress {
             None => (Vec::new(), Vec::new()),
         };
         // Files have no frames.
-        let frames = if channel.frames.iter().all(|count| *count == 0) { Vec::new() } else { channel.frames };
-        Some(pb::ChannelCounter { rows: channel.rows, bytes: channel.bytes, frames, files, total_files })
+        let frames = if channel.frames.iter().all(|count| *count == 0) {
+            Vec::new()
+        } else {
+            channel.frames
+        };
+        Some(pb::ChannelCounter {
+            rows: channel.rows,
+            bytes: channel.bytes,
+            frames,
+            files,
+            total_files,
+        })
     }
 }
 
@@ -148,7 +163,10 @@ impl StageCounters {
         if let Some(runs) = output.sorted_runs() {
             let rows: u64 = sizes.iter().map(|size| size.rows).sum();
             let partitions = sizes.len() as i64;
-            let mut sort = pb::SortProgressCounter { trivially_complete: rows == 0, ..Default::default() };
+            let mut sort = pb::SortProgressCounter {
+                trivially_complete: rows == 0,
+                ..Default::default()
+            };
             if rows > 0 {
                 // Level 0 sorts runs, level 1 merges them into partitions as they are read.
                 sort.total_merging_levels = 2;
@@ -191,12 +209,18 @@ impl StageCounters {
                 rows_merged: self.segments.merged.load(Ordering::Relaxed),
                 rows_pushed: self.segments.pushed.load(Ordering::Relaxed),
             };
-            values.push(("segmentGenerationProgress".to_owned(), Value::SegmentGenerationProgress(progress)));
+            values.push((
+                "segmentGenerationProgress".to_owned(),
+                Value::SegmentGenerationProgress(progress),
+            ));
         }
         if parse_errors > 0 {
             let code = FaultCode::CannotParseExternalData.as_str().to_owned();
             let counts = [(code, parse_errors as i64)].into();
-            values.push(("warnings".to_owned(), Value::Warnings(pb::WarningCounter { counts })));
+            values.push((
+                "warnings".to_owned(),
+                Value::Warnings(pb::WarningCounter { counts }),
+            ));
         }
         values
             .into_iter()

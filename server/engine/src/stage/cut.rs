@@ -7,6 +7,7 @@ use datafusion::common::plan_datafusion_err;
 use datafusion::error::Result;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{Distribution, LexOrdering, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -16,7 +17,6 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::ExecutionPlan;
 use trilith_exchange::SortKey;
 use trilith_proto::column;
 use trilith_proto::fault::Fault;
@@ -71,8 +71,15 @@ pub(crate) struct Cutter {
 }
 
 /// Cuts a plan. Every exchange of the plan becomes the boundary of a stage.
-pub fn cut(plan: Arc<dyn ExecutionPlan>, destination: Destination, options: CutOptions) -> Result<StageGraph> {
-    let mut cutter = Cutter { options, stages: Vec::new() };
+pub fn cut(
+    plan: Arc<dyn ExecutionPlan>,
+    destination: Destination,
+    options: CutOptions,
+) -> Result<StageGraph> {
+    let mut cutter = Cutter {
+        options,
+        stages: Vec::new(),
+    };
     let root = cutter.node(plan, true)?;
     let sink = match destination {
         Destination::Results => {
@@ -90,21 +97,31 @@ pub fn cut(plan: Arc<dyn ExecutionPlan>, destination: Destination, options: CutO
             sink,
             processor_json,
         } => {
-            let chunks =
-                OutputShuffle::Chunks { keys: cluster, time_column, granularity, target_rows: rows_per_segment };
+            let chunks = OutputShuffle::Chunks {
+                keys: cluster,
+                time_column,
+                granularity,
+                target_rows: rows_per_segment,
+            };
             let (number, _) = cutter.close(root, chunks)?;
             cutter.segment_generator(number, processor_json);
             Some(*sink)
         }
     };
     check(&cutter.stages)?;
-    Ok(StageGraph { stages: cutter.stages, sink })
+    Ok(StageGraph {
+        stages: cutter.stages,
+        sink,
+    })
 }
 
 fn check(stages: &[StageSpec]) -> Result<()> {
     for stage in stages {
         if stage.signature.len() > limits::COLUMNS_MAX {
-            return Err(fault_error(Fault::too_many_columns(stage.signature.len() as u64, limits::COLUMNS_MAX as u64)));
+            return Err(fault_error(Fault::too_many_columns(
+                stage.signature.len() as u64,
+                limits::COLUMNS_MAX as u64,
+            )));
         }
         let keys = match &stage.shuffle {
             Some(
@@ -178,14 +195,23 @@ impl Cutter {
             single = !union;
             for fragment in &mut fragments {
                 if fragment.single == union {
-                    let schema_of = std::mem::replace(fragment, Fragment { plan: Arc::clone(&plan), single });
+                    let schema_of = std::mem::replace(
+                        fragment,
+                        Fragment {
+                            plan: Arc::clone(&plan),
+                            single,
+                        },
+                    );
                     *fragment = self.exchanged(schema_of, OutputShuffle::Mix)?;
                     fragment.single = single;
                 }
             }
         }
         let children = fragments.into_iter().map(|fragment| fragment.plan).collect();
-        Ok(Fragment { plan: replace_children_if_necessary(plan, children)?, single })
+        Ok(Fragment {
+            plan: replace_children_if_necessary(plan, children)?,
+            single,
+        })
     }
 
     /// Runs on one worker, after an exchange if need be.
@@ -204,7 +230,10 @@ impl Cutter {
             _ => Vec::new(),
         };
         let (number, schema) = self.close(fragment, shuffle)?;
-        Ok(Fragment { plan: self.reader(number, schema, ordering, single, false), single })
+        Ok(Fragment {
+            plan: self.reader(number, schema, ordering, single, false),
+            single,
+        })
     }
 
     /// Closes a stage and returns a reader for every worker of the reading stage.
@@ -222,9 +251,20 @@ impl Cutter {
         broadcast: bool,
     ) -> Arc<dyn ExecutionPlan> {
         let merge = !ordering.is_empty();
-        let source = Source::Stage { stage, merge, broadcast, sources: Vec::new(), partitions: Vec::new() };
+        let source = Source::Stage {
+            stage,
+            merge,
+            broadcast,
+            sources: Vec::new(),
+            partitions: Vec::new(),
+        };
         let partitions = if one_partition { 1 } else { 2 };
-        Arc::new(SourceExec::new(source, schema, ordering, Partitioning::UnknownPartitioning(partitions)))
+        Arc::new(SourceExec::new(
+            source,
+            schema,
+            ordering,
+            Partitioning::UnknownPartitioning(partitions),
+        ))
     }
 
     fn repartition(&mut self, repartition: &RepartitionExec) -> Result<Fragment> {
@@ -236,7 +276,10 @@ impl Cutter {
         let schema = child.plan.schema();
         let (plan, columns) = with_columns(child.plan, exprs)?;
         let extended = plan.schema().fields().len() != schema.fields().len();
-        let child = Fragment { plan, single: child.single };
+        let child = Fragment {
+            plan,
+            single: child.single,
+        };
         let mut reader = self.exchanged(child, OutputShuffle::Hash { columns })?;
         if extended {
             reader.plan = first_columns(reader.plan, &schema)?;
@@ -257,7 +300,10 @@ impl Cutter {
         let schema = child.plan.schema();
         if child.single {
             let sort = SortExec::new(merge.expr().clone(), child.plan).with_fetch(fetch);
-            return Ok(Fragment { plan: Arc::new(sort), single: true });
+            return Ok(Fragment {
+                plan: Arc::new(sort),
+                single: true,
+            });
         }
         let exprs: Vec<_> = merge.expr().iter().map(|sort| Arc::clone(&sort.expr)).collect();
         let (plan, columns) = with_columns(child.plan, &exprs)?;
@@ -273,11 +319,19 @@ impl Cutter {
     }
 
     /// Partial aggregation, sorted by the dimensions and cut into ranges, then the final one.
-    fn group_by(&mut self, last: &Arc<dyn ExecutionPlan>, partial: Arc<dyn ExecutionPlan>) -> Result<Fragment> {
+    fn group_by(
+        &mut self,
+        last: &Arc<dyn ExecutionPlan>,
+        partial: Arc<dyn ExecutionPlan>,
+    ) -> Result<Fragment> {
         let dimensions = group_by::dimension_count(&partial);
         let child = self.node(partial, true)?;
         let keys = (0..dimensions)
-            .map(|column| SortKey { column, descending: false, nulls_first: true })
+            .map(|column| SortKey {
+                column,
+                descending: false,
+                nulls_first: true,
+            })
             .collect();
         let reader = self.exchanged(child, OutputShuffle::Ranges { keys })?;
         if let Some(stage) = self.stages.last_mut() {
@@ -292,7 +346,10 @@ impl Cutter {
         let mut input = 0;
         let plan = number_inputs(fragment.plan, &mut input)?;
         let schema = plan.schema();
-        let inputs: Vec<Source> = leaves(&plan).into_iter().map(|leaf| leaf.source().clone()).collect();
+        let inputs: Vec<Source> = leaves(&plan)
+            .into_iter()
+            .map(|leaf| leaf.source().clone())
+            .collect();
         let broadcast = inputs
             .iter()
             .enumerate()
@@ -313,7 +370,11 @@ impl Cutter {
             processor_type,
             processor_json,
             signature,
-            max_workers: if fragment.single { 1 } else { self.options.max_workers },
+            max_workers: if fragment.single {
+                1
+            } else {
+                self.options.max_workers
+            },
             feeds_segments: matches!(shuffle, OutputShuffle::Chunks { .. }),
             shuffle: Some(shuffle),
             aggregate: false,
@@ -323,8 +384,13 @@ impl Cutter {
     }
 
     fn segment_generator(&mut self, input: StageNumber, processor_json: serde_json::Value) {
-        let source =
-            Source::Stage { stage: input, merge: true, broadcast: false, sources: Vec::new(), partitions: Vec::new() };
+        let source = Source::Stage {
+            stage: input,
+            merge: true,
+            broadcast: false,
+            sources: Vec::new(),
+            partitions: Vec::new(),
+        };
         self.stages.push(StageSpec {
             number: StageNumber(self.stages.len() as u32),
             plan: None,
@@ -346,7 +412,10 @@ fn limited(fragment: Fragment, fetch: Option<usize>) -> Fragment {
     match fetch {
         Some(fetch) => {
             let plan = Arc::new(GlobalLimitExec::new(fragment.plan, 0, Some(fetch)));
-            Fragment { plan, single: fragment.single }
+            Fragment {
+                plan,
+                single: fragment.single,
+            }
         }
         None => fragment,
     }
@@ -420,7 +489,10 @@ fn number_inputs(plan: Arc<dyn ExecutionPlan>, next: &mut usize) -> Result<Arc<d
     if children.is_empty() {
         return Ok(plan);
     }
-    let children = children.into_iter().map(|child| number_inputs(child, next)).collect::<Result<Vec<_>>>()?;
+    let children = children
+        .into_iter()
+        .map(|child| number_inputs(child, next))
+        .collect::<Result<Vec<_>>>()?;
     replace_children_if_necessary(plan, children)
 }
 

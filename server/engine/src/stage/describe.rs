@@ -36,7 +36,11 @@ fn kind(plan: &Arc<dyn ExecutionPlan>) -> Option<&'static str> {
         return Some("window");
     }
     let below = plan.children().into_iter().find_map(kind);
-    if plan.is::<GlobalLimitExec>() { below.or(Some("limit")) } else { below }
+    if plan.is::<GlobalLimitExec>() {
+        below.or(Some("limit"))
+    } else {
+        below
+    }
 }
 
 fn limit(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {

@@ -100,7 +100,11 @@ impl StageGraph {
                 writes_segments: stage.plan.is_none(),
             })
             .collect();
-        Shape { stages, publishes: self.sink.is_some(), deadline_ms }
+        Shape {
+            stages,
+            publishes: self.sink.is_some(),
+            deadline_ms,
+        }
     }
 }
 
@@ -130,21 +134,38 @@ impl StageSpec {
 
     /// Boundaries are cut from key statistics.
     pub fn gathers_statistics(&self) -> bool {
-        matches!(self.shuffle, Some(OutputShuffle::Ranges { .. } | OutputShuffle::Chunks { .. }))
+        matches!(
+            self.shuffle,
+            Some(OutputShuffle::Ranges { .. } | OutputShuffle::Chunks { .. })
+        )
     }
 
     /// The exchange's view of the shuffle, for a number of partitions where that is free.
     pub fn exchange_shuffle(&self, partitions: u32) -> Option<Shuffle> {
         Some(match self.shuffle.as_ref()? {
             OutputShuffle::Mix => Shuffle::Mix,
-            OutputShuffle::Hash { columns } => Shuffle::Hash { columns: columns.clone(), partitions },
-            OutputShuffle::Sorted { keys, limit } => {
-                Shuffle::Sort { keys: keys.clone(), bucket: None, statistics: false, limit: *limit }
-            }
-            OutputShuffle::Ranges { keys } => {
-                Shuffle::Sort { keys: keys.clone(), bucket: None, statistics: true, limit: None }
-            }
-            OutputShuffle::Chunks { keys, time_column, granularity, .. } => Shuffle::Sort {
+            OutputShuffle::Hash { columns } => Shuffle::Hash {
+                columns: columns.clone(),
+                partitions,
+            },
+            OutputShuffle::Sorted { keys, limit } => Shuffle::Sort {
+                keys: keys.clone(),
+                bucket: None,
+                statistics: false,
+                limit: *limit,
+            },
+            OutputShuffle::Ranges { keys } => Shuffle::Sort {
+                keys: keys.clone(),
+                bucket: None,
+                statistics: true,
+                limit: None,
+            },
+            OutputShuffle::Chunks {
+                keys,
+                time_column,
+                granularity,
+                ..
+            } => Shuffle::Sort {
                 keys: keys.clone(),
                 bucket: time_column.map(|time_column| trilith_exchange::Bucket {
                     time_column,
@@ -167,13 +188,19 @@ impl StageSpec {
 
     /// The shuffle in the report's definition.
     pub fn shuffle_report(&self) -> Option<pb::ShuffleSpec> {
-        let mut report = pb::ShuffleSpec { aggregate: self.aggregate, ..Default::default() };
+        let mut report = pb::ShuffleSpec {
+            aggregate: self.aggregate,
+            ..Default::default()
+        };
         match self.shuffle.as_ref()? {
             OutputShuffle::Mix => report.r#type = "mix".to_owned(),
             OutputShuffle::Hash { columns } => {
                 report.r#type = "hash".to_owned();
                 report.partitions = Some(self.max_workers);
-                report.cluster_by = columns.iter().map(|column| self.cluster_column(*column, false)).collect();
+                report.cluster_by = columns
+                    .iter()
+                    .map(|column| self.cluster_column(*column, false))
+                    .collect();
             }
             OutputShuffle::Sorted { keys, limit } => {
                 report.r#type = "maxCount".to_owned();
@@ -186,7 +213,12 @@ impl StageSpec {
                 report.partitions = Some(self.max_workers);
                 report.cluster_by = self.cluster_by(keys);
             }
-            OutputShuffle::Chunks { keys, time_column, target_rows, .. } => {
+            OutputShuffle::Chunks {
+                keys,
+                time_column,
+                target_rows,
+                ..
+            } => {
                 report.r#type = "targetSize".to_owned();
                 report.target_size = Some(*target_rows);
                 let bucket = time_column.map(|_| ascending("__bucket"));
@@ -200,23 +232,40 @@ impl StageSpec {
     }
 
     fn cluster_by(&self, keys: &[SortKey]) -> Vec<pb::ClusterColumn> {
-        keys.iter().map(|key| self.cluster_column(key.column, key.descending)).collect()
+        keys.iter()
+            .map(|key| self.cluster_column(key.column, key.descending))
+            .collect()
     }
 
     fn cluster_column(&self, column: usize, descending: bool) -> pb::ClusterColumn {
-        let name = self.signature.get(column).map(|(name, _)| name.clone()).unwrap_or_default();
+        let name = self
+            .signature
+            .get(column)
+            .map(|(name, _)| name.clone())
+            .unwrap_or_default();
         let order = if descending { "DESCENDING" } else { "ASCENDING" };
-        pb::ClusterColumn { column_name: name, order: order.to_owned() }
+        pb::ClusterColumn {
+            column_name: name,
+            order: order.to_owned(),
+        }
     }
 
     /// Inputs as the report shows them.
     pub fn inputs_report(&self) -> Vec<pb::StageInput> {
-        self.inputs.iter().map(|input| pb::StageInput { input: Some(input_report(input)) }).collect()
+        self.inputs
+            .iter()
+            .map(|input| pb::StageInput {
+                input: Some(input_report(input)),
+            })
+            .collect()
     }
 }
 
 fn ascending(name: &str) -> pb::ClusterColumn {
-    pb::ClusterColumn { column_name: name.to_owned(), order: "ASCENDING".to_owned() }
+    pb::ClusterColumn {
+        column_name: name.to_owned(),
+        order: "ASCENDING".to_owned(),
+    }
 }
 
 fn input_report(source: &Source) -> pb::stage_input::Input {
@@ -228,12 +277,23 @@ fn input_report(source: &Source) -> pb::stage_input::Input {
             signature: spec
                 .signature()
                 .iter()
-                .map(|(name, column_type)| pb::Column { name: name.clone(), r#type: column_type.to_string() })
+                .map(|(name, column_type)| pb::Column {
+                    name: name.clone(),
+                    r#type: column_type.to_string(),
+                })
                 .collect(),
         }),
-        Source::Segments { datasource, time_range, .. } => Input::Table(pb::TableInput {
+        Source::Segments {
+            datasource,
+            time_range,
+            ..
+        } => Input::Table(pb::TableInput {
             datasource: datasource.clone(),
-            intervals: vec![time_range.unwrap_or(trilith_proto::interval::ETERNITY).to_string()],
+            intervals: vec![
+                time_range
+                    .unwrap_or(trilith_proto::interval::ETERNITY)
+                    .to_string(),
+            ],
         }),
         Source::Stage { stage, .. } => Input::StageNumber(stage.0),
     }
@@ -249,6 +309,8 @@ pub(crate) fn leaves(plan: &Arc<dyn ExecutionPlan>) -> Vec<&SourceExec> {
 
 /// Names of the operators of a plan, outermost first.
 pub(crate) fn operators(plan: &Arc<dyn ExecutionPlan>) -> Value {
-    let text = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
+    let text = datafusion::physical_plan::displayable(plan.as_ref())
+        .indent(false)
+        .to_string();
     json!(text.lines().map(|line| line.to_owned()).collect::<Vec<_>>())
 }

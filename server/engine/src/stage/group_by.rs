@@ -20,5 +20,7 @@ pub(crate) fn exchanged_partial(last: &AggregateExec) -> Option<Arc<dyn Executio
 
 /// Leading output columns of a partial aggregate that are dimensions, the grouping id included.
 pub(crate) fn dimension_count(partial: &Arc<dyn ExecutionPlan>) -> usize {
-    partial.downcast_ref::<AggregateExec>().map_or(0, |aggregate| aggregate.group_expr().num_group_exprs())
+    partial
+        .downcast_ref::<AggregateExec>()
+        .map_or(0, |aggregate| aggregate.group_expr().num_group_exprs())
 }

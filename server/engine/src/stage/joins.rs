@@ -57,7 +57,10 @@ fn broadcast_below(cutter: &mut Cutter, plan: Arc<dyn ExecutionPlan>) -> Result<
         return Ok(Fragment { plan, single: true });
     };
     let below = broadcast_below(cutter, child)?;
-    Ok(Fragment { plan: replace_children_if_necessary(plan, vec![below.plan])?, single: below.single })
+    Ok(Fragment {
+        plan: replace_children_if_necessary(plan, vec![below.plan])?,
+        single: below.single,
+    })
 }
 
 fn broadcast_left(cutter: &mut Cutter, plan: &Arc<dyn ExecutionPlan>) -> Result<Fragment> {
@@ -66,11 +69,17 @@ fn broadcast_left(cutter: &mut Cutter, plan: &Arc<dyn ExecutionPlan>) -> Result<
     let right = cutter.node(right, true)?;
     if left.single && right.single {
         let children = vec![left.plan, right.plan];
-        return Ok(Fragment { plan: replace_children_if_necessary(Arc::clone(plan), children)?, single: true });
+        return Ok(Fragment {
+            plan: replace_children_if_necessary(Arc::clone(plan), children)?,
+            single: true,
+        });
     }
     let left = cutter.broadcast(left)?;
     let children = vec![left, right.plan];
-    Ok(Fragment { plan: replace_children_if_necessary(Arc::clone(plan), children)?, single: right.single })
+    Ok(Fragment {
+        plan: replace_children_if_necessary(Arc::clone(plan), children)?,
+        single: right.single,
+    })
 }
 
 fn one_worker(cutter: &mut Cutter, plan: &Arc<dyn ExecutionPlan>) -> Result<Fragment> {
@@ -80,5 +89,8 @@ fn one_worker(cutter: &mut Cutter, plan: &Arc<dyn ExecutionPlan>) -> Result<Frag
     let right = cutter.node(right, true)?;
     let right = cutter.single(right)?;
     let children = vec![left.plan, right.plan];
-    Ok(Fragment { plan: replace_children_if_necessary(Arc::clone(plan), children)?, single: true })
+    Ok(Fragment {
+        plan: replace_children_if_necessary(Arc::clone(plan), children)?,
+        single: true,
+    })
 }

@@ -14,13 +14,13 @@ mod source;
 mod tables;
 
 pub use assign::{Assignment, StageOutputs, assign, assign_all, list_external};
-pub(crate) use codec::{decode_schema, encode_schema};
 pub use codec::{decode_plan, encode_plan};
+pub(crate) use codec::{decode_schema, encode_schema};
 pub use counters::{ChannelProgress, StageCounters};
 pub use cut::{CutOptions, Destination, cut};
 pub use describe::{native_query_json, stages_json};
 pub use graph::{OutputShuffle, StageGraph, StageSpec};
 pub use services::{WorkOrderServices, fault_error, make_cooperative, task_context};
 pub use source::{SegmentSlice, Source, SourceExec};
-pub use tables::{ExternTable, SegmentTable};
 pub(crate) use tables::columns as table_columns;
+pub use tables::{ExternTable, SegmentTable};

@@ -40,15 +40,41 @@ pub(crate) fn execute(
         .ok_or_else(|| exec_datafusion_err!("a stage input can only be read by a worker"))?;
     let counter = services.counters.input(input);
     match source {
-        Source::External { spec, projection, splits } => {
+        Source::External {
+            spec,
+            projection,
+            splits,
+        } => {
             counter.total_files(splits.len());
-            Ok(external(Arc::clone(spec), projection.clone(), splits.clone(), schema, services, counter, context))
+            Ok(external(
+                Arc::clone(spec),
+                projection.clone(),
+                splits.clone(),
+                schema,
+                services,
+                counter,
+                context,
+            ))
         }
-        Source::Segments { segments, time_range, .. } => {
+        Source::Segments {
+            segments, time_range, ..
+        } => {
             counter.total_files(segments.len());
-            Ok(segment_rows(segments.clone(), *time_range, schema, &services, counter, context))
+            Ok(segment_rows(
+                segments.clone(),
+                *time_range,
+                schema,
+                &services,
+                counter,
+                context,
+            ))
         }
-        Source::Stage { merge, sources, partitions, .. } => {
+        Source::Stage {
+            merge,
+            sources,
+            partitions,
+            ..
+        } => {
             let keys = if *merge { ordering.to_vec() } else { Vec::new() };
             stage_rows(keys, sources, partitions, schema, &services, &counter, context)
         }
@@ -129,7 +155,11 @@ fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         return Ok(batch);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
+    Ok(RecordBatch::try_new_with_options(
+        Arc::clone(schema),
+        batch.columns().to_vec(),
+        &options,
+    )?)
 }
 
 fn segment_rows(
@@ -172,8 +202,11 @@ fn read_segment(
     sender: &Sender<Result<RecordBatch>>,
 ) -> Result<bool> {
     let stored = reader.schema();
-    let present: Vec<usize> =
-        schema.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
+    let present: Vec<usize> = schema
+        .fields()
+        .iter()
+        .filter_map(|field| stored.index_of(field.name()).ok())
+        .collect();
     let parts = match &slice.visible {
         Some(parts) => parts.iter().map(|part| Some(*part)).collect(),
         None => vec![None],
@@ -188,7 +221,12 @@ fn read_segment(
         };
         for batch in reader.read(&present, batch_rows, range).map_err(external_error)? {
             let batch = batch.map_err(external_error)?;
-            counter.add(0, batch.num_rows() as u64, batch.get_array_memory_size() as u64, 0);
+            counter.add(
+                0,
+                batch.num_rows() as u64,
+                batch.get_array_memory_size() as u64,
+                0,
+            );
             if sender.blocking_send(widen(&batch, schema)).is_err() {
                 return Ok(false);
             }
@@ -209,7 +247,11 @@ fn widen(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         })
         .collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    Ok(RecordBatch::try_new_with_options(
+        Arc::clone(schema),
+        columns,
+        &options,
+    )?)
 }
 
 fn stage_rows(
@@ -230,7 +272,11 @@ fn stage_rows(
     // One partition after the other, in order: ranges follow each other.
     let rows = stream::iter(partitions.to_vec())
         .then(move |partition| {
-            let order = if keys.is_empty() { ReadOrder::Any } else { ReadOrder::Keys };
+            let order = if keys.is_empty() {
+                ReadOrder::Any
+            } else {
+                ReadOrder::Keys
+            };
             let request = ReadRequest {
                 schema: Arc::clone(&planned),
                 sources: sources.clone(),

@@ -81,7 +81,9 @@ fn functions() -> &'static Functions {
 }
 
 fn names(name: &str, aliases: &[String]) -> Vec<String> {
-    std::iter::once(name.to_owned()).chain(aliases.iter().cloned()).collect()
+    std::iter::once(name.to_owned())
+        .chain(aliases.iter().cloned())
+        .collect()
 }
 
 /// A task context that knows every function.

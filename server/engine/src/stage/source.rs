@@ -80,9 +80,20 @@ pub struct SourceExec {
 
 impl SourceExec {
     /// A leaf whose rows come in the given order (empty: none).
-    pub fn new(source: Source, schema: SchemaRef, ordering: Vec<SortKey>, partitioning: Partitioning) -> SourceExec {
+    pub fn new(
+        source: Source,
+        schema: SchemaRef,
+        ordering: Vec<SortKey>,
+        partitioning: Partitioning,
+    ) -> SourceExec {
         let properties = properties(&schema, &ordering, partitioning);
-        SourceExec { source, schema, ordering, input: 0, properties }
+        SourceExec {
+            source,
+            schema,
+            ordering,
+            input: 0,
+            properties,
+        }
     }
 
     /// Where rows come from.
@@ -109,8 +120,13 @@ impl SourceExec {
     /// The same leaf with one worker's share to read.
     pub fn assigned(&self, source: Source) -> SourceExec {
         let partitioning = Partitioning::UnknownPartitioning(1);
-        SourceExec::new(source, Arc::clone(&self.schema), self.ordering.clone(), partitioning)
-            .with_input(self.input)
+        SourceExec::new(
+            source,
+            Arc::clone(&self.schema),
+            self.ordering.clone(),
+            partitioning,
+        )
+        .with_input(self.input)
     }
 }
 
@@ -119,27 +135,47 @@ fn properties(schema: &SchemaRef, ordering: &[SortKey], partitioning: Partitioni
         let field = schema.fields().get(key.column)?;
         Some(PhysicalSortExpr::new(
             Arc::new(Column::new(field.name(), key.column)),
-            SortOptions { descending: key.descending, nulls_first: key.nulls_first },
+            SortOptions {
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            },
         ))
     });
     let equivalence = match LexOrdering::new(sort) {
-        Some(ordering) => {
-            EquivalenceProperties::new_with_orderings(Arc::clone(schema), [ordering])
-        }
+        Some(ordering) => EquivalenceProperties::new_with_orderings(Arc::clone(schema), [ordering]),
         None => EquivalenceProperties::new(Arc::clone(schema)),
     };
-    Arc::new(PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, Boundedness::Bounded))
+    Arc::new(PlanProperties::new(
+        equivalence,
+        partitioning,
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    ))
 }
 
 impl DisplayAs for SourceExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             Source::External { .. } => write!(f, "SourceExec: external"),
-            Source::Segments { datasource, segments, .. } => {
-                write!(f, "SourceExec: datasource={datasource}, segments={}", segments.len())
+            Source::Segments {
+                datasource, segments, ..
+            } => {
+                write!(
+                    f,
+                    "SourceExec: datasource={datasource}, segments={}",
+                    segments.len()
+                )
             }
-            Source::Stage { stage, merge, broadcast, .. } => {
-                write!(f, "SourceExec: stage={stage}, merge={merge}, broadcast={broadcast}")
+            Source::Stage {
+                stage,
+                merge,
+                broadcast,
+                ..
+            } => {
+                write!(
+                    f,
+                    "SourceExec: stage={stage}, merge={merge}, broadcast={broadcast}"
+                )
             }
         }
     }

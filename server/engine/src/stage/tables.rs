@@ -28,7 +28,10 @@ impl ExternTable {
     /// A table with the signature's columns.
     pub fn new(spec: ExternSpec) -> ExternTable {
         let schema = spec.schema();
-        ExternTable { spec: Arc::new(spec), schema }
+        ExternTable {
+            spec: Arc::new(spec),
+            schema,
+        }
     }
 }
 
@@ -56,8 +59,17 @@ impl TableProvider for ExternTable {
         let all = (0..self.schema.fields().len()).collect();
         let projection = projection.cloned().unwrap_or(all);
         let schema = Arc::new(self.schema.project(&projection)?);
-        let source = Source::External { spec: Arc::clone(&self.spec), projection, splits: Vec::new() };
-        Ok(Arc::new(SourceExec::new(source, schema, Vec::new(), planned_partitions(session))))
+        let source = Source::External {
+            spec: Arc::clone(&self.spec),
+            projection,
+            splits: Vec::new(),
+        };
+        Ok(Arc::new(SourceExec::new(
+            source,
+            schema,
+            Vec::new(),
+            planned_partitions(session),
+        )))
     }
 }
 
@@ -76,7 +88,11 @@ impl SegmentTable {
             .iter()
             .map(|(name, column_type)| column::to_field(name, column_type, name == "__time"))
             .collect();
-        SegmentTable { datasource: datasource.to_owned(), segments, schema: Arc::new(Schema::new(fields)) }
+        SegmentTable {
+            datasource: datasource.to_owned(),
+            segments,
+            schema: Arc::new(Schema::new(fields)),
+        }
     }
 }
 
@@ -152,19 +168,28 @@ impl TableProvider for SegmentTable {
             segments,
             time_range: (range != ETERNITY).then_some(range),
         };
-        Ok(Arc::new(SourceExec::new(source, schema, Vec::new(), planned_partitions(session))))
+        Ok(Arc::new(SourceExec::new(
+            source,
+            schema,
+            Vec::new(),
+            planned_partitions(session),
+        )))
     }
 }
 
 /// Times that can satisfy a comparison of `__time` with a constant.
 fn time_bound(filter: &Expr) -> Option<Interval> {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else {
+        return None;
+    };
     let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
         (Expr::Column(column), Expr::Literal(literal, _)) => (column, *op, literal),
         (Expr::Literal(literal, _), Expr::Column(column)) => (column, op.swap()?, literal),
         _ => return None,
     };
-    let ScalarValue::TimestampMillisecond(Some(ms), _) = literal else { return None };
+    let ScalarValue::TimestampMillisecond(Some(ms), _) = literal else {
+        return None;
+    };
     if column.name != "__time" {
         return None;
     }

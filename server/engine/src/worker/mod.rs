@@ -6,7 +6,9 @@ mod runtime;
 mod warnings;
 pub mod wire;
 
-pub use order::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand, WorkerEvent};
+pub use order::{
+    OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand, WorkerEvent,
+};
 pub(crate) use run::Running;
 pub use run::fault_of;
 pub(crate) use runtime::localized;

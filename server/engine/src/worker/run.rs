@@ -65,7 +65,9 @@ pub(crate) async fn run(
             let plan = decode(plan, &running.context)?;
             shuffle_output(&mut running, plan, shuffle, &order.settings, boundaries).await
         }
-        _ => Err(Fault::unknown("a work order must have either a plan or segments to write")),
+        _ => Err(Fault::unknown(
+            "a work order must have either a plan or segments to write",
+        )),
     };
     // The last counters of a failed order tell why and where, so they are sent in any case.
     running.report(true).await;
@@ -122,12 +124,18 @@ async fn shuffle_output(
     let mut writer = running
         .config
         .exchange
-        .create(running.id.clone(), plan.schema(), shuffle, settings.max_frame_size_bytes)
+        .create(
+            running.id.clone(),
+            plan.schema(),
+            shuffle,
+            settings.max_frame_size_bytes,
+        )
         .map_err(Fault::from)?;
     let partitions = plan.properties().output_partitioning().partition_count();
     for partition in 0..partitions {
-        let mut stream =
-            plan.execute(partition, Arc::clone(&running.context)).map_err(|error| fault_of(&error))?;
+        let mut stream = plan
+            .execute(partition, Arc::clone(&running.context))
+            .map_err(|error| fault_of(&error))?;
         while let Some(batch) = running.cancellable(stream.next()).await? {
             let batch = batch.map_err(|error| fault_of(&error))?;
             running.counters.output(partition, &batch);
@@ -160,7 +168,11 @@ async fn shuffle_output(
     if let Some(output) = running.config.exchange.find(&running.id) {
         running.counters.shuffled(&output);
     }
-    Ok(WorkerEvent::OutputReady { id: running.id.clone(), partition_rows, segments: Vec::new() })
+    Ok(WorkerEvent::OutputReady {
+        id: running.id.clone(),
+        partition_rows,
+        segments: Vec::new(),
+    })
 }
 
 impl Running<'_> {
@@ -193,13 +205,20 @@ impl Running<'_> {
                 fault: Some((&fault).into()),
             })
             .collect();
-        let update =
-            WorkerEvent::Counters { id: self.id.clone(), sequence: self.sequence, counters, warnings };
+        let update = WorkerEvent::Counters {
+            id: self.id.clone(),
+            sequence: self.sequence,
+            counters,
+            warnings,
+        };
         // Nobody listening means the job is over; the order is cancelled by its own token.
         let _closed = self.events.send(update).await;
     }
 
     async fn send(&self, event: WorkerEvent) -> Result<(), Fault> {
-        self.events.send(event).await.map_err(|_closed| Fault::canceled(CancelReason::Unknown))
+        self.events
+            .send(event)
+            .await
+            .map_err(|_closed| Fault::canceled(CancelReason::Unknown))
     }
 }

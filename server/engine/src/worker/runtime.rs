@@ -43,7 +43,13 @@ impl WorkerConfig {
 
 pub(crate) fn localized(own_address: &str, sources: &[StageSource]) -> Vec<StageSource> {
     let address = |source: &StageSource| source.address.clone().filter(|address| address != own_address);
-    sources.iter().map(|source| StageSource { address: address(source), id: source.id.clone() }).collect()
+    sources
+        .iter()
+        .map(|source| StageSource {
+            address: address(source),
+            id: source.id.clone(),
+        })
+        .collect()
 }
 
 /// Runs work orders of this process until it is shut down.
@@ -62,7 +68,11 @@ struct OrderHandle {
 
 impl WorkerRuntime {
     /// A runtime that reports to `events`.
-    pub fn new(config: WorkerConfig, events: mpsc::Sender<WorkerEvent>, shutdown: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        config: WorkerConfig,
+        events: mpsc::Sender<WorkerEvent>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(WorkerRuntime {
             config,
             events,
@@ -82,7 +92,11 @@ impl WorkerRuntime {
         match command {
             WorkerCommand::Start(order) => self.start(*order),
             WorkerCommand::SetBoundaries { id, ranges } => {
-                let sender = self.orders.lock().get_mut(&id).and_then(|order| order.boundaries.take());
+                let sender = self
+                    .orders
+                    .lock()
+                    .get_mut(&id)
+                    .and_then(|order| order.boundaries.take());
                 if sender.is_none_or(|sender| sender.send(ranges).is_err()) {
                     debug!(%id, "boundaries for an order that does not wait for them");
                 }
@@ -133,7 +147,10 @@ impl WorkerRuntime {
         let id = order.id.clone();
         let cancel = self.shutdown.child_token();
         let (boundaries, wait) = oneshot::channel();
-        let handle = OrderHandle { cancel: cancel.clone(), boundaries: Some(boundaries) };
+        let handle = OrderHandle {
+            cancel: cancel.clone(),
+            boundaries: Some(boundaries),
+        };
         let known = self.orders.lock().insert(id.clone(), handle).is_some();
         if known {
             warn!(%id, "work order sent twice");

@@ -18,7 +18,11 @@ pub struct ParseWarnings {
 impl ParseWarnings {
     /// `max` as the context key says: 0 none allowed, -1 any number.
     pub fn new(max: i64) -> Self {
-        ParseWarnings { max, count: AtomicU64::new(0), verbose: Mutex::new(Vec::new()) }
+        ParseWarnings {
+            max,
+            count: AtomicU64::new(0),
+            verbose: Mutex::new(Vec::new()),
+        }
     }
 
     /// Parse errors so far.
@@ -47,7 +51,10 @@ impl WarningSink for ParseWarnings {
             self.verbose.lock().push(Fault::cannot_parse(message));
         }
         if self.max > 0 && count > self.max as u64 {
-            return Err(Fault::too_many_warnings(self.max, FaultCode::CannotParseExternalData));
+            return Err(Fault::too_many_warnings(
+                self.max,
+                FaultCode::CannotParseExternalData,
+            ));
         }
         Ok(())
     }

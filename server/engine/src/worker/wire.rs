@@ -52,10 +52,16 @@ pub fn command_message(command: WorkerCommand) -> Result<pb::WorkResponse, WireE
             id: Some((&id).into()),
             boundaries_json: serde_json::to_string(ranges.as_ref())?,
         }),
-        WorkerCommand::Release { id } => Message::Release(pb::ReleaseOutput { id: Some((&id).into()) }),
-        WorkerCommand::CancelTask { task } => Message::Cancel(pb::CancelTask { task_id: task.to_string() }),
+        WorkerCommand::Release { id } => Message::Release(pb::ReleaseOutput {
+            id: Some((&id).into()),
+        }),
+        WorkerCommand::CancelTask { task } => Message::Cancel(pb::CancelTask {
+            task_id: task.to_string(),
+        }),
     };
-    Ok(pb::WorkResponse { message: Some(message) })
+    Ok(pb::WorkResponse {
+        message: Some(message),
+    })
 }
 
 fn required<T>(value: Option<T>, name: &'static str) -> Result<T, WireError> {
@@ -71,17 +77,27 @@ pub fn command(message: pb::WorkResponse) -> Result<Option<WorkerCommand>, WireE
             let settings: OrderSettings = serde_json::from_str(&order.context_json)?;
             let plan = (!order.plan.is_empty()).then(|| PlanSource::Encoded(order.plan.into()));
             let id = WorkOrderId::from(required(order.id, "the id of a work order")?);
-            WorkerCommand::Start(Box::new(WorkOrder { id, plan, sink, settings }))
+            WorkerCommand::Start(Box::new(WorkOrder {
+                id,
+                plan,
+                sink,
+                settings,
+            }))
         }
         Message::Boundaries(boundaries) => {
             let ranges: Vec<PartitionRange> = serde_json::from_str(&boundaries.boundaries_json)?;
             let id = WorkOrderId::from(required(boundaries.id, "the id of a work order")?);
-            WorkerCommand::SetBoundaries { id, ranges: Arc::new(ranges) }
+            WorkerCommand::SetBoundaries {
+                id,
+                ranges: Arc::new(ranges),
+            }
         }
-        Message::Release(release) => {
-            WorkerCommand::Release { id: required(release.id, "the id of a work order")?.into() }
-        }
-        Message::Cancel(cancel) => WorkerCommand::CancelTask { task: TaskId::from(cancel.task_id) },
+        Message::Release(release) => WorkerCommand::Release {
+            id: required(release.id, "the id of a work order")?.into(),
+        },
+        Message::Cancel(cancel) => WorkerCommand::CancelTask {
+            task: TaskId::from(cancel.task_id),
+        },
         Message::Heartbeat(_) => return Ok(None),
     }))
 }
@@ -91,16 +107,42 @@ pub fn event_message(worker_id: &str, event: WorkerEvent) -> Result<pb::WorkRequ
     use pb::work_order_status::Status;
     use pb::work_request::Message;
     let status = |id: &WorkOrderId, status: Status| {
-        Message::Status(pb::WorkOrderStatus { id: Some(id.into()), status: Some(status) })
+        Message::Status(pb::WorkOrderStatus {
+            id: Some(id.into()),
+            status: Some(status),
+        })
     };
     let message = match event {
-        WorkerEvent::InputRead { id, buckets, has_multiple_values } => {
+        WorkerEvent::InputRead {
+            id,
+            buckets,
+            has_multiple_values,
+        } => {
             let buckets = buckets.into_iter().map(bucket_message).collect();
-            status(&id, Status::InputRead(pb::InputRead { buckets, has_multiple_values }))
+            status(
+                &id,
+                Status::InputRead(pb::InputRead {
+                    buckets,
+                    has_multiple_values,
+                }),
+            )
         }
-        WorkerEvent::OutputReady { id, partition_rows, segments } => {
-            let segments_json = segments.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-            status(&id, Status::OutputReady(pb::OutputReady { partition_rows, segments_json }))
+        WorkerEvent::OutputReady {
+            id,
+            partition_rows,
+            segments,
+        } => {
+            let segments_json = segments
+                .iter()
+                .map(serde_json::to_string)
+                .collect::<Result<_, _>>()?;
+            status(
+                &id,
+                Status::OutputReady(pb::OutputReady {
+                    partition_rows,
+                    segments_json,
+                }),
+            )
         }
         WorkerEvent::Failed { id, fault } => {
             let report = ErrorReport {
@@ -111,15 +153,30 @@ pub fn event_message(worker_id: &str, event: WorkerEvent) -> Result<pb::WorkRequ
             };
             status(&id, Status::Failed(report))
         }
-        WorkerEvent::Counters { id, sequence, counters, warnings } => {
-            Message::Counters(pb::CounterUpdate { id: Some((&id).into()), sequence, counters, warnings })
-        }
+        WorkerEvent::Counters {
+            id,
+            sequence,
+            counters,
+            warnings,
+        } => Message::Counters(pb::CounterUpdate {
+            id: Some((&id).into()),
+            sequence,
+            counters,
+            warnings,
+        }),
     };
-    Ok(pb::WorkRequest { worker_id: worker_id.to_owned(), message: Some(message) })
+    Ok(pb::WorkRequest {
+        worker_id: worker_id.to_owned(),
+        message: Some(message),
+    })
 }
 
 fn bucket_message(bucket: BucketStatistics) -> pb::BucketStatistics {
-    let (keys, key_weights) = bucket.keys.into_iter().map(|(key, weight)| (key.to_vec(), weight)).unzip();
+    let (keys, key_weights) = bucket
+        .keys
+        .into_iter()
+        .map(|(key, weight)| (key.to_vec(), weight))
+        .unzip();
     pb::BucketStatistics {
         bucket_ms: bucket.bucket_ms,
         row_count: bucket.rows,
@@ -153,7 +210,12 @@ pub fn event(message: pb::WorkRequest) -> Result<Option<WorkerEvent>, WireError>
                             bucket_ms: bucket.bucket_ms,
                             rows: bucket.row_count,
                             weight: bucket.weight,
-                            keys: bucket.keys.into_iter().map(Into::into).zip(bucket.key_weights).collect(),
+                            keys: bucket
+                                .keys
+                                .into_iter()
+                                .map(Into::into)
+                                .zip(bucket.key_weights)
+                                .collect(),
                         })
                         .collect(),
                     has_multiple_values: read.has_multiple_values,
@@ -164,10 +226,16 @@ pub fn event(message: pb::WorkRequest) -> Result<Option<WorkerEvent>, WireError>
                         .iter()
                         .map(|text| serde_json::from_str::<SegmentRecord>(text))
                         .collect::<Result<_, _>>()?;
-                    WorkerEvent::OutputReady { id, partition_rows: ready.partition_rows, segments }
+                    WorkerEvent::OutputReady {
+                        id,
+                        partition_rows: ready.partition_rows,
+                        segments,
+                    }
                 }
                 Status::Failed(report) => {
-                    let fault = report.fault.map_or_else(|| Fault::unknown("no reason given"), Fault::from);
+                    let fault = report
+                        .fault
+                        .map_or_else(|| Fault::unknown("no reason given"), Fault::from);
                     WorkerEvent::Failed { id, fault }
                 }
             }

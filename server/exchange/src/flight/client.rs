@@ -47,7 +47,10 @@ impl FlightPool {
             Some(token) => Some(MetadataValue::try_from(token).map_err(|_invalid| ExchangeError::BadToken)?),
             None => None,
         };
-        Ok(FlightPool { channels: Mutex::new(HashMap::new()), token })
+        Ok(FlightPool {
+            channels: Mutex::new(HashMap::new()),
+            token,
+        })
     }
 
     /// Forgets the connection to a process that has ended.
@@ -61,9 +64,16 @@ impl FlightPool {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let uri = if address.contains("://") {
+            address.to_owned()
+        } else {
+            format!("http://{address}")
+        };
         let endpoint = Endpoint::from_shared(uri)
-            .map_err(|source| ExchangeError::Address { address: address.to_owned(), source })?
+            .map_err(|source| ExchangeError::Address {
+                address: address.to_owned(),
+                source,
+            })?
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(PING_INTERVAL)
@@ -76,7 +86,11 @@ impl FlightPool {
     }
 
     /// Schema of an output.
-    pub(crate) async fn schema(&self, address: &str, ticket: &PieceTicket) -> Result<SchemaRef, ExchangeError> {
+    pub(crate) async fn schema(
+        &self,
+        address: &str,
+        ticket: &PieceTicket,
+    ) -> Result<SchemaRef, ExchangeError> {
         let mut attempt = 0;
         loop {
             let error = match self.try_schema(address, ticket).await {
@@ -99,12 +113,22 @@ impl FlightPool {
                 return Ok(schema);
             }
         }
-        Err(remote(address, ticket, Status::data_loss("the answer has no schema")))
+        Err(remote(
+            address,
+            ticket,
+            Status::data_loss("the answer has no schema"),
+        ))
     }
 
     /// Rows of a partition. A broken connection is made again, and the rows go on where they ended.
     pub(crate) fn read(self: &Arc<Self>, address: String, ticket: PieceTicket) -> Batches {
-        let reader = Reader { pool: Arc::clone(self), address, ticket, messages: None, attempt: 0 };
+        let reader = Reader {
+            pool: Arc::clone(self),
+            address,
+            ticket,
+            messages: None,
+            attempt: 0,
+        };
         stream::try_unfold(reader, |mut reader| async move {
             let batch = reader.next().await?;
             Ok(batch.map(|batch| (batch, reader)))
@@ -115,11 +139,16 @@ impl FlightPool {
     async fn open(&self, address: &str, ticket: &PieceTicket) -> Result<Messages, ExchangeError> {
         let channel = self.channel(address)?;
         let mut client = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let mut request = Request::new(FlightTicket { ticket: Ticket::Piece(ticket.clone()).encode()? });
+        let mut request = Request::new(FlightTicket {
+            ticket: Ticket::Piece(ticket.clone()).encode()?,
+        });
         if let Some(token) = &self.token {
             request.metadata_mut().insert(TOKEN_METADATA, token.clone());
         }
-        let answer = client.do_get(request).await.map_err(|status| remote(address, ticket, status))?;
+        let answer = client
+            .do_get(request)
+            .await
+            .map_err(|status| remote(address, ticket, status))?;
         Ok(Messages::new(answer.into_inner()))
     }
 }
@@ -135,14 +164,20 @@ impl Messages {
     fn new(messages: tonic::Streaming<FlightData>) -> Messages {
         let end = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&end);
-        let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status))).try_filter(move |message| {
-            let is_end = message.data_header.is_empty();
-            if is_end {
-                *seen.lock() = serde_json::from_slice(&message.app_metadata).ok();
-            }
-            std::future::ready(!is_end)
-        });
-        Messages { decoder: FlightDataDecoder::new(messages), end, rows: 0 }
+        let messages = messages
+            .map_err(|status| FlightError::Tonic(Box::new(status)))
+            .try_filter(move |message| {
+                let is_end = message.data_header.is_empty();
+                if is_end {
+                    *seen.lock() = serde_json::from_slice(&message.app_metadata).ok();
+                }
+                std::future::ready(!is_end)
+            });
+        Messages {
+            decoder: FlightDataDecoder::new(messages),
+            end,
+            rows: 0,
+        }
     }
 }
 
@@ -200,7 +235,11 @@ impl Reader {
                 received: messages.rows,
                 sent: end.rows,
             }),
-            None => Err(remote(&self.address, &self.ticket, Status::unavailable("the answer ended too early"))),
+            None => Err(remote(
+                &self.address,
+                &self.ticket,
+                Status::unavailable("the answer ended too early"),
+            )),
         }
     }
 }
@@ -227,7 +266,10 @@ fn is_temporary(error: &ExchangeError) -> bool {
         ExchangeError::Incomplete { .. } => true,
         // A connection that breaks in the middle of an answer is told as unknown or cancelled.
         ExchangeError::Remote { source, .. } => {
-            matches!(source.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::ResourceExhausted)
+            matches!(
+                source.code(),
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::ResourceExhausted
+            )
         }
         _ => false,
     }

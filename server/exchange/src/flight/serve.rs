@@ -29,11 +29,20 @@ pub type FlightDataStream = BoxStream<'static, Result<FlightData, Status>>;
 /// Fails with `UNAUTHENTICATED` unless the request carries the secret. No secret: everybody may read.
 pub fn check_token(metadata: &MetadataMap, secret: Option<&str>) -> Result<(), Status> {
     let Some(secret) = secret else { return Ok(()) };
-    let given = metadata.get(TOKEN_METADATA).map_or(&[][..], |value| value.as_bytes());
+    let given = metadata
+        .get(TOKEN_METADATA)
+        .map_or(&[][..], |value| value.as_bytes());
     let same_length = given.len() == secret.len();
     // Takes as long for any wrong secret.
-    let difference = given.iter().zip(secret.as_bytes()).fold(0, |sum, (left, right)| sum | (left ^ right));
-    if same_length && difference == 0 { Ok(()) } else { Err(Status::unauthenticated("missing or wrong token")) }
+    let difference = given
+        .iter()
+        .zip(secret.as_bytes())
+        .fold(0, |sum, (left, right)| sum | (left ^ right));
+    if same_length && difference == 0 {
+        Ok(())
+    } else {
+        Err(Status::unauthenticated("missing or wrong token"))
+    }
 }
 
 /// Answers a ticket of this crate: one partition for another stage, or the result of a statement. The schema comes
@@ -52,10 +61,15 @@ pub async fn do_get(
 fn piece(exchange: &Exchange, ticket: &PieceTicket) -> Result<FlightDataStream, ExchangeError> {
     let output = exchange.get(&ticket.id)?;
     let rows = output.stream(ticket.partition, ticket.order(), ticket.skip_rows)?;
-    let counted = Counted { end: End { rows: 0, batches: 0 }, shared: Arc::clone(exchange.shared()) };
+    let counted = Counted {
+        end: End { rows: 0, batches: 0 },
+        shared: Arc::clone(exchange.shared()),
+    };
     let messages = encoder(output.schema(), rows);
     let answer = stream::try_unfold(Some((messages, counted)), |state| async move {
-        let Some((mut messages, mut counted)) = state else { return Ok(None) };
+        let Some((mut messages, mut counted)) = state else {
+            return Ok(None);
+        };
         match messages.try_next().await.map_err(Status::from)? {
             Some(message) => {
                 counted.note(&message);
@@ -91,7 +105,10 @@ async fn result(
         }
     }
     let schema = schema.ok_or(ExchangeError::BadTicket(None))?;
-    let counted = Counted { end: End { rows: 0, batches: 0 }, shared: Arc::clone(exchange.shared()) };
+    let counted = Counted {
+        end: End { rows: 0, batches: 0 },
+        shared: Arc::clone(exchange.shared()),
+    };
     let messages = encoder(&schema, stream::iter(streams).flatten().boxed());
     let answer = messages.scan(counted, |counted, message| {
         if let Ok(message) = &message {
@@ -119,7 +136,9 @@ struct Counted {
 impl Counted {
     fn note(&mut self, message: &FlightData) {
         let header = arrow::ipc::root_as_message(&message.data_header);
-        let Some(batch) = header.ok().and_then(|header| header.header_as_record_batch()) else { return };
+        let Some(batch) = header.ok().and_then(|header| header.header_as_record_batch()) else {
+            return;
+        };
         let rows = u64::try_from(batch.length()).unwrap_or(0);
         self.end.rows += rows;
         self.end.batches += 1;

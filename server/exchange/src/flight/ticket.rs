@@ -29,11 +29,20 @@ pub(crate) struct PieceTicket {
 
 impl PieceTicket {
     pub fn new(id: &WorkOrderId, partition: u32, order: OutputOrder) -> PieceTicket {
-        PieceTicket { id: id.clone(), partition, merged: order == OutputOrder::Keys, skip_rows: 0 }
+        PieceTicket {
+            id: id.clone(),
+            partition,
+            merged: order == OutputOrder::Keys,
+            skip_rows: 0,
+        }
     }
 
     pub fn order(&self) -> OutputOrder {
-        if self.merged { OutputOrder::Keys } else { OutputOrder::Kept }
+        if self.merged {
+            OutputOrder::Keys
+        } else {
+            OutputOrder::Kept
+        }
     }
 }
 
@@ -62,7 +71,9 @@ impl ResultTicket {
 
 impl Ticket {
     pub fn encode(&self) -> Result<Bytes, ExchangeError> {
-        serde_json::to_vec(self).map(Bytes::from).map_err(|error| ExchangeError::BadTicket(Some(error)))
+        serde_json::to_vec(self)
+            .map(Bytes::from)
+            .map_err(|error| ExchangeError::BadTicket(Some(error)))
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Ticket, ExchangeError> {

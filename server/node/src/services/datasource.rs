@@ -68,8 +68,16 @@ impl DatasourceService for Datasources {
                 segment_count: shown.len() as u64,
                 row_count: shown.iter().map(|record| record.row_count).sum(),
                 size_bytes: shown.iter().map(|record| record.size_bytes).sum(),
-                min_time_ms: shown.iter().map(|record| record.interval.start_ms).min().unwrap_or(0),
-                max_time_ms: shown.iter().map(|record| record.interval.end_ms).max().unwrap_or(0),
+                min_time_ms: shown
+                    .iter()
+                    .map(|record| record.interval.start_ms)
+                    .min()
+                    .unwrap_or(0),
+                max_time_ms: shown
+                    .iter()
+                    .map(|record| record.interval.end_ms)
+                    .max()
+                    .unwrap_or(0),
                 name,
             });
         }
@@ -97,9 +105,15 @@ impl DatasourceService for Datasources {
         let mut next_page_token = String::new();
         if segments.len() > size {
             segments.truncate(size);
-            next_page_token = segments.last().map(|segment| segment.segment_id.clone()).unwrap_or_default();
+            next_page_token = segments
+                .last()
+                .map(|segment| segment.segment_id.clone())
+                .unwrap_or_default();
         }
-        Ok(Response::new(pb::ListSegmentsResponse { segments, next_page_token }))
+        Ok(Response::new(pb::ListSegmentsResponse {
+            segments,
+            next_page_token,
+        }))
     }
 
     async fn get_schema(
@@ -114,7 +128,10 @@ impl DatasourceService for Datasources {
             .ok_or_else(|| ApiError::not_found(format!("datasource [{name}] does not exist")))?;
         let columns = columns
             .into_iter()
-            .map(|(name, column_type)| Column { name, r#type: column_type.to_string() })
+            .map(|(name, column_type)| Column {
+                name,
+                r#type: column_type.to_string(),
+            })
             .collect();
         Ok(Response::new(pb::GetSchemaResponse { columns }))
     }

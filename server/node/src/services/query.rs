@@ -66,7 +66,9 @@ impl QueryService for Queries {
     ) -> Result<Response<pb::CancelQueryResponse>, Status> {
         let id = request.into_inner().query_id;
         if !self.controller.cancel_query(&id) {
-            return Err(Status::from(ApiError::not_found(format!("no query runs under the id [{id}]"))));
+            return Err(Status::from(ApiError::not_found(format!(
+                "no query runs under the id [{id}]"
+            ))));
         }
         Ok(Response::new(pb::CancelQueryResponse {}))
     }

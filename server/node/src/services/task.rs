@@ -75,7 +75,9 @@ fn wanted_state(state: i32) -> Result<Option<TaskState>, Status> {
         Ok(pb::State::Success) => Ok(Some(TaskState::Success)),
         Ok(pb::State::Failed) => Ok(Some(TaskState::Failed)),
         Ok(_) => Ok(Some(TaskState::Running)),
-        Err(_) => Err(Status::from(ApiError::invalid_input(format!("[{state}] is no state of a task")))),
+        Err(_) => Err(Status::from(ApiError::invalid_input(format!(
+            "[{state}] is no state of a task"
+        )))),
     }
 }
 
@@ -93,16 +95,25 @@ impl TaskService for Tasks {
                 state: pb::State::Running.into(),
                 explanation: None,
             },
-            Submission::Explained(explanation) => {
-                pb::SubmitTaskResponse { explanation: Some(explanation), ..Default::default() }
-            }
+            Submission::Explained(explanation) => pb::SubmitTaskResponse {
+                explanation: Some(explanation),
+                ..Default::default()
+            },
         };
         Ok(Response::new(answer))
     }
 
-    async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::GetTaskResponse>, Status> {
-        let record = self.controller.task(&TaskId::from(request.into_inner().task_id)).await?;
-        Ok(Response::new(pb::GetTaskResponse { task: Some(message(&self.controller, record)) }))
+    async fn get_task(
+        &self,
+        request: Request<pb::GetTaskRequest>,
+    ) -> Result<Response<pb::GetTaskResponse>, Status> {
+        let record = self
+            .controller
+            .task(&TaskId::from(request.into_inner().task_id))
+            .await?;
+        Ok(Response::new(pb::GetTaskResponse {
+            task: Some(message(&self.controller, record)),
+        }))
     }
 
     async fn list_tasks(
@@ -110,7 +121,11 @@ impl TaskService for Tasks {
         request: Request<pb::ListTasksRequest>,
     ) -> Result<Response<pb::ListTasksResponse>, Status> {
         let request = request.into_inner();
-        let states = request.states.into_iter().map(wanted_state).collect::<Result<Vec<_>, _>>()?;
+        let states = request
+            .states
+            .into_iter()
+            .map(wanted_state)
+            .collect::<Result<Vec<_>, _>>()?;
         let filter = TaskFilter {
             states: states.into_iter().flatten().collect(),
             datasource: Some(request.datasource).filter(|name| !name.is_empty()),
@@ -121,23 +136,38 @@ impl TaskService for Tasks {
             after: Some(request.page_token).filter(|token| !token.is_empty()),
         };
         let page = self.controller.tasks(filter).await?;
-        let tasks = page.tasks.into_iter().map(|record| message(&self.controller, record)).collect();
-        Ok(Response::new(pb::ListTasksResponse { tasks, next_page_token: page.next.unwrap_or_default() }))
+        let tasks = page
+            .tasks
+            .into_iter()
+            .map(|record| message(&self.controller, record))
+            .collect();
+        Ok(Response::new(pb::ListTasksResponse {
+            tasks,
+            next_page_token: page.next.unwrap_or_default(),
+        }))
     }
 
     async fn cancel_task(
         &self,
         request: Request<pb::CancelTaskRequest>,
     ) -> Result<Response<pb::CancelTaskResponse>, Status> {
-        let record = self.controller.cancel(&TaskId::from(request.into_inner().task_id)).await?;
-        Ok(Response::new(pb::CancelTaskResponse { state: state(&self.controller, &record).into() }))
+        let record = self
+            .controller
+            .cancel(&TaskId::from(request.into_inner().task_id))
+            .await?;
+        Ok(Response::new(pb::CancelTaskResponse {
+            state: state(&self.controller, &record).into(),
+        }))
     }
 
     async fn get_task_report(
         &self,
         request: Request<pb::GetTaskReportRequest>,
     ) -> Result<Response<pb::GetTaskReportResponse>, Status> {
-        let report = self.controller.report(&TaskId::from(request.into_inner().task_id)).await?;
+        let report = self
+            .controller
+            .report(&TaskId::from(request.into_inner().task_id))
+            .await?;
         Ok(Response::new(pb::GetTaskReportResponse { report: Some(report) }))
     }
 

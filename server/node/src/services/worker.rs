@@ -53,7 +53,13 @@ impl Workers {
         tracker: TaskTracker,
         shutdown: CancellationToken,
     ) -> Workers {
-        Workers { controller, terms, registered: Mutex::new(HashMap::new()), tracker, shutdown }
+        Workers {
+            controller,
+            terms,
+            registered: Mutex::new(HashMap::new()),
+            tracker,
+            shutdown,
+        }
     }
 }
 
@@ -102,17 +108,23 @@ impl WorkerService for Workers {
             .await
             .map_err(|_| Status::deadline_exceeded("the first heartbeat did not come"))??
             .ok_or_else(|| ApiError::invalid_input("the stream ended before the first heartbeat"))?;
-        let terms = self
-            .registered
-            .lock()
-            .remove(&first.worker_id)
-            .ok_or_else(|| ApiError::not_found(format!("worker [{}] is not registered", first.worker_id)))?;
+        let terms =
+            self.registered.lock().remove(&first.worker_id).ok_or_else(|| {
+                ApiError::not_found(format!("worker [{}] is not registered", first.worker_id))
+            })?;
         let (commands, orders) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
         let (answers, stream) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
-        let process = self.controller.add_process(terms.slot_count, terms.flight_address, commands);
-        let session = Session { controller: Arc::clone(&self.controller), process, answers };
+        let process = self
+            .controller
+            .add_process(terms.slot_count, terms.flight_address, commands);
+        let session = Session {
+            controller: Arc::clone(&self.controller),
+            process,
+            answers,
+        };
         let shutdown = self.shutdown.clone();
-        self.tracker.spawn(async move { session.serve(messages, orders, shutdown).await });
+        self.tracker
+            .spawn(async move { session.serve(messages, orders, shutdown).await });
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 }
