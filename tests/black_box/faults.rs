@@ -44,6 +44,34 @@ async fn shutdown_stops_a_task_and_leaves_the_table_alone() {
 }
 
 #[tokio::test]
+async fn a_busy_join_is_stopped_and_leaves_no_thread_behind() {
+    let server = Server::start(&["--worker-slots", "1"]);
+    let data: String = (0..5000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    server
+        .run(
+            &format!("REPLACE INTO n OVERWRITE ALL SELECT n FROM {} PARTITIONED BY ALL", inline(&data, "n long")),
+            json!({}),
+        )
+        .await;
+    // 125 billion pairs.
+    let task = server.submit("SELECT COUNT(*) FROM n a, n b, n c WHERE a.n + b.n + c.n < 0", json!({})).await;
+    let started = Instant::now();
+    loop {
+        let report = server.report(&task).await;
+        let read = &report["counters"]["2"]["0"]["input0"]["rows"];
+        if read.is_array() || report["stages"][2]["phase"] == "READING_INPUT" {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{report}");
+    }
+    let started = Instant::now();
+    server.post(&format!("/druid/indexer/v1/task/{task}/shutdown"), json!({})).await;
+    assert_eq!(server.wait(&task).await["statusCode"], "FAILED");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    server.process.stop();
+}
+
+#[tokio::test]
 async fn a_restart_keeps_what_succeeded_and_ends_what_ran() {
     let temporary = tempfile::tempdir().unwrap();
     let directory = temporary.path().canonicalize().unwrap();

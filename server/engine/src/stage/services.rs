@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionContext;
@@ -13,6 +14,8 @@ use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUD
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_coop::EnsureCooperative;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::SessionConfig;
 use tokio_util::sync::CancellationToken;
 use trilith_exchange::{Exchange, FlightPool};
@@ -102,8 +105,16 @@ pub fn task_context(id: String, session: SessionConfig, runtime_env: Arc<Runtime
 }
 
 /// Makes long-running operators yield now and then, so that cancellation is noticed.
+///
+/// A join can make many rows of few, without asking its inputs again: its output counts as work, too.
 pub fn make_cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    EnsureCooperative::new().optimize(plan, &ConfigOptions::default())
+    let plan = plan.transform_up(|node| {
+        if node.children().len() < 2 || node.is::<UnionExec>() {
+            return Ok(Transformed::no(node));
+        }
+        Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>))
+    })?;
+    EnsureCooperative::new().optimize(plan.data, &ConfigOptions::default())
 }
 
 /// Carries a fault through DataFusion.
