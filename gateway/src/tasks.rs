@@ -106,9 +106,7 @@ pub(crate) async fn reports(State(gateway): State<Gateway>, Path(id): Path<Strin
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                let message = format!(
-                    "No task reports were found for this task. The task may not exist, or it may not have completed yet."
-                );
+                let message = "No task reports were found for this task. The task may not exist, or it may not have completed yet.";
                 return (StatusCode::NOT_FOUND, message).into_response();
             }
             return error.into_response();

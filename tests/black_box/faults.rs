@@ -49,12 +49,20 @@ async fn a_busy_join_is_stopped_and_leaves_no_thread_behind() {
     let data: String = (0..5000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     server
         .run(
-            &format!("REPLACE INTO n OVERWRITE ALL SELECT n FROM {} PARTITIONED BY ALL", inline(&data, "n long")),
+            &format!(
+                "REPLACE INTO n OVERWRITE ALL SELECT n FROM {} PARTITIONED BY ALL",
+                inline(&data, "n long")
+            ),
             json!({}),
         )
         .await;
     // 125 billion pairs.
-    let task = server.submit("SELECT COUNT(*) FROM n a, n b, n c WHERE a.n + b.n + c.n < 0", json!({})).await;
+    let task = server
+        .submit(
+            "SELECT COUNT(*) FROM n a, n b, n c WHERE a.n + b.n + c.n < 0",
+            json!({}),
+        )
+        .await;
     let started = Instant::now();
     loop {
         let report = server.report(&task).await;
@@ -65,9 +73,15 @@ async fn a_busy_join_is_stopped_and_leaves_no_thread_behind() {
         assert!(started.elapsed() < Duration::from_secs(30), "{report}");
     }
     let started = Instant::now();
-    server.post(&format!("/druid/indexer/v1/task/{task}/shutdown"), json!({})).await;
+    server
+        .post(&format!("/druid/indexer/v1/task/{task}/shutdown"), json!({}))
+        .await;
     assert_eq!(server.wait(&task).await["statusCode"], "FAILED");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
     server.process.stop();
 }
 

@@ -1,6 +1,7 @@
 //! Starts processes and talks to them.
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,27 +14,42 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A `trilith` process; killed when dropped.
 pub struct Process {
     child: Child,
+    /// What it logs; a file, because nobody reads while it runs.
+    log: File,
     pub ready: Value,
 }
 
 impl Process {
     pub fn start(args: &[&str]) -> Process {
+        let log = tempfile::tempfile().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_trilith"))
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log.try_clone().unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let Ok(ready) = serde_json::from_str(&line) else {
-            let mut errors = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-            panic!("no ready line: {line}{errors}");
+        let ready = serde_json::from_str(&line);
+        let mut process = Process {
+            child,
+            log,
+            ready: Value::Null,
         };
-        Process { child, ready }
+        match ready {
+            Ok(ready) => process.ready = ready,
+            Err(_) => panic!("no ready line: {line}{}", process.log()),
+        }
+        process
+    }
+
+    fn log(&mut self) -> String {
+        let mut text = String::new();
+        self.log.rewind().unwrap();
+        self.log.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// SIGKILL.
@@ -42,7 +58,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM: the exit must be clean. Returns what was logged.
+    /// SIGTERM: the exit must be clean, and soon. Returns what was logged.
     pub fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(
@@ -52,14 +68,20 @@ impl Process {
                 .unwrap()
                 .success()
         );
-        let mut log = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut log)
-            .unwrap();
-        assert!(self.child.wait().unwrap().success(), "{log}");
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "the process does not stop: {}",
+                self.log()
+            );
+            std::thread::yield_now();
+        };
+        let log = self.log();
+        assert!(status.success(), "{log}");
         log
     }
 }
@@ -253,7 +275,7 @@ pub fn extern_json(source: &Value, signature: &str) -> String {
 pub fn stalled_source() -> (String, std::sync::mpsc::Receiver<()>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/stalled.json", listener.local_addr().unwrap());
-    let (asked, heard) = std::sync::mpsc::channel();
+    let (asked, heard) = std::sync::mpsc::sync_channel(16);
     std::thread::spawn(move || {
         let mut kept = Vec::new();
         while let Ok((mut stream, _)) = listener.accept() {

@@ -140,7 +140,7 @@ impl StageOutput {
         match &self.content {
             Content::Pieces(partitions) => {
                 let mut files: Vec<_> = partitions.iter().flat_map(Pieces::files).collect();
-                files.sort_by_key(|file| Arc::as_ptr(file));
+                files.sort_by_key(Arc::as_ptr);
                 files.dedup_by_key(|file| Arc::as_ptr(file));
                 files.iter().map(|file| file.bytes()).sum()
             }

@@ -175,7 +175,8 @@ impl Pattern {
 }
 
 fn is_number(letter: char, width: usize) -> bool {
-    !matches!(letter, 'E' | 'a' | 'Z' | 'z' | 'G') && !(letter == 'M' && width >= 3)
+    let name = letter == 'M' && width >= 3;
+    !name && !matches!(letter, 'E' | 'a' | 'Z' | 'z' | 'G')
 }
 
 fn offset(out: &mut String, zone: Zone, ms: i64, width: usize) {

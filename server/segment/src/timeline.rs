@@ -116,7 +116,9 @@ mod tests {
         }
     }
 
-    fn shown(records: &[SegmentRecord]) -> Vec<(String, u32, Vec<(i64, i64)>)> {
+    type Shown = (String, u32, Vec<(i64, i64)>);
+
+    fn shown(records: &[SegmentRecord]) -> Vec<Shown> {
         visible(records)
             .into_iter()
             .map(|(record, parts)| {

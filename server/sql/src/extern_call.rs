@@ -39,7 +39,7 @@ pub(crate) fn take(body: Vec<TokenWithSpan>) -> Result<(Vec<TokenWithSpan>, Vec<
         if matches!(token.token, Token::Placeholder(_)) {
             parameters += 1;
         }
-        if !is_word(&token.token, "TABLE") || !tokens.peek().is_some_and(|next| next.token == Token::LParen) {
+        if !is_word(&token.token, "TABLE") || tokens.peek().is_none_or(|next| next.token != Token::LParen) {
             out.push(token);
             continue;
         }
@@ -94,7 +94,7 @@ fn call(tokens: &mut Tokens, span: Span, parameters: &mut usize) -> Result<RawEx
             }
         }
         next = place + 1;
-        if !tokens.token(&Token::Comma) && !tokens.peek().is_some_and(|token| token.token == Token::RParen) {
+        if !tokens.token(&Token::Comma) && tokens.peek().is_none_or(|token| token.token != Token::RParen) {
             return Err(tokens.expected(", or )"));
         }
     }

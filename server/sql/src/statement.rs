@@ -33,7 +33,7 @@ pub(crate) struct Target {
 /// What a REPLACE removes.
 pub(crate) enum Overwrite {
     All,
-    Where(Expr),
+    Where(Box<Expr>),
 }
 
 /// Tokens that mean something, with a cursor.
@@ -329,7 +329,7 @@ fn overwrite(tokens: &mut Tokens) -> Result<Overwrite, ApiError> {
         .parse_expr()
         .map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
     tokens.at += parser.index();
-    Ok(Overwrite::Where(condition))
+    Ok(Overwrite::Where(Box::new(condition)))
 }
 
 /// The clauses behind the query: from PARTITIONED BY or CLUSTERED BY outside parentheses.

@@ -130,7 +130,7 @@ impl Catalog for Snapshot {
 
     fn external(&self, call: &ExternCall) -> Result<Arc<dyn TableProvider>, ApiError> {
         let spec = ExternSpec::parse(&call.input_source, &call.input_format, &call.signature)
-            .map_err(|error| ApiError::invalid_input(error.to_string()).at(call.position.clone()))?;
+            .map_err(|error| ApiError::invalid_input(error.to_string()).at(call.position))?;
         Ok(Arc::new(ExternTable::new(spec)))
     }
 

@@ -126,7 +126,7 @@ impl Controller {
             columns,
             row_count,
             results_truncated: false,
-            ticket: ResultTicket::Task(job.id.to_string()).encode().into(),
+            ticket: ResultTicket::Task(job.id.to_string()).encode(),
         })
     }
 

@@ -112,7 +112,9 @@ pub fn make_cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Executio
         if node.children().len() < 2 || node.is::<UnionExec>() {
             return Ok(Transformed::no(node));
         }
-        Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>))
+        Ok(Transformed::yes(
+            Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>
+        ))
     })?;
     EnsureCooperative::new().optimize(plan.data, &ConfigOptions::default())
 }
