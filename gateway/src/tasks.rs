@@ -62,8 +62,13 @@ pub(crate) async fn submit(State(gateway): State<Gateway>, headers: HeaderMap, b
     }
 }
 
-fn missing_status(id: &str) -> Response {
-    (StatusCode::NOT_FOUND, Json(json!({"task": id, "status": null}))).into_response()
+/// The answer for an id that no task has: plain text.
+fn missing(id: &str) -> Response {
+    (
+        StatusCode::NOT_FOUND,
+        format!("Cannot find any task with id: [{id}]"),
+    )
+        .into_response()
 }
 
 pub(crate) async fn status(State(gateway): State<Gateway>, Path(id): Path<String>) -> Response {
@@ -72,11 +77,7 @@ pub(crate) async fn status(State(gateway): State<Gateway>, Path(id): Path<String
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                return (
-                    StatusCode::NOT_FOUND,
-                    Json(json!({"error": format!("No such task: {id}")})),
-                )
-                    .into_response();
+                return missing(&id);
             }
             error.into_response()
         }
@@ -92,7 +93,7 @@ pub(crate) async fn payload(State(gateway): State<Gateway>, Path(id): Path<Strin
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                missing_status(&id)
+                missing(&id)
             } else {
                 error.into_response()
             }
@@ -106,8 +107,7 @@ pub(crate) async fn reports(State(gateway): State<Gateway>, Path(id): Path<Strin
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                let message = "No task reports were found for this task. The task may not exist, or it may not have completed yet.";
-                return (StatusCode::NOT_FOUND, message).into_response();
+                return missing(&id);
             }
             return error.into_response();
         }
@@ -142,11 +142,7 @@ pub(crate) async fn shutdown(State(gateway): State<Gateway>, Path(id): Path<Stri
         Err(error) => {
             let error = HttpError::from(error);
             if error.is_not_found() {
-                return (
-                    StatusCode::NOT_FOUND,
-                    Json(json!({"error": format!("No such task: {id}")})),
-                )
-                    .into_response();
+                return missing(&id);
             }
             error.into_response()
         }

@@ -26,10 +26,14 @@ async fn bad_requests_are_answered_at_once_and_say_where() {
     let (status, _) = server.post("/druid/v2/sql", json!({})).await;
     assert_eq!(status, 400);
     for path in ["status", "reports"] {
-        let (status, _) = server
+        let (status, body) = server
             .get(&format!("/druid/indexer/v1/task/query-unknown/{path}"))
             .await;
-        assert_eq!(status, 404, "{path}");
+        assert_eq!(
+            (status, body),
+            (404, json!("Cannot find any task with id: [query-unknown]")),
+            "{path}"
+        );
     }
     let (status, _) = server
         .post("/druid/indexer/v1/task/query-unknown/shutdown", json!({}))

@@ -1,7 +1,7 @@
 //! Takes a statement apart: SET, EXPLAIN, INSERT or REPLACE, the query, PARTITIONED BY, CLUSTERED BY.
 
 use serde_json::{Map, Value};
-use sqlparser::ast::{Expr, OrderByExpr, Query};
+use sqlparser::ast::{Expr, OrderByExpr, Query, SetExpr};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
@@ -163,7 +163,23 @@ fn query(body: Vec<TokenWithSpan>) -> Result<Box<Query>, ApiError> {
             rest.span,
         ));
     }
+    if let Some(span) = empty_select(&query.body) {
+        return Err(at(
+            "Received an unexpected token, expected [a column or expression after SELECT]",
+            span,
+        ));
+    }
     Ok(query)
+}
+
+/// Where a SELECT stands that selects nothing.
+fn empty_select(body: &SetExpr) -> Option<Span> {
+    match body {
+        SetExpr::Select(select) => select.projection.is_empty().then_some(select.select_token.0.span),
+        SetExpr::Query(query) => empty_select(&query.body),
+        SetExpr::SetOperation { left, right, .. } => empty_select(left).or_else(|| empty_select(right)),
+        _ => None,
+    }
 }
 
 fn settings(tokens: &mut Tokens) -> Result<Map<String, Value>, ApiError> {

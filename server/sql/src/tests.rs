@@ -139,6 +139,10 @@ fn rejects_with_druids_words_and_positions() {
             "REPLACE INTO x OVERWRITE WHERE channel > TIMESTAMP '2000-01-01' SELECT * FROM wiki PARTITIONED BY DAY",
             "only supports filtering on the __time column",
         ),
+        (
+            "SELECT FROM wiki",
+            "expected [a column or expression after SELECT] (line [1], column [1])",
+        ),
         ("SELECT 1 +", "Received an unexpected token [<EOF>]"),
         (
             "INSERT INTO sys.segments SELECT 1 AS a PARTITIONED BY ALL",
