@@ -29,3 +29,6 @@ pub use registry::{Exchange, ExchangeConfig, ExchangeStats};
 pub use shuffle::{Bucket, ReadOrder, Shuffle, SortKey, StageSource};
 pub use statistics::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
 pub use writer::{OutputSummary, OutputWriter};
+
+#[cfg(test)]
+mod tests;
