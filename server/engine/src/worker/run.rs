@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use trilith_exchange::{PartitionRange, Shuffle};
-use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::fault::{CancelReason, Fault, FaultCode};
 use trilith_proto::id::WorkOrderId;
 use trilith_proto::pb::task as pb;
 
@@ -106,10 +106,15 @@ fn decode(plan: PlanSource, context: &TaskContext) -> Result<Arc<dyn ExecutionPl
 
 /// The fault inside an error of DataFusion, or an unknown one with its text.
 pub fn fault_of(error: &DataFusionError) -> Fault {
-    match Fault::find(error) {
-        Some(fault) => fault.clone(),
-        None => Fault::from_error(error),
+    if let Some(fault) = Fault::find(error) {
+        return fault.clone();
     }
+    if let DataFusionError::ResourcesExhausted(_) = error.find_root() {
+        let message = "Not enough memory for the operators of this stage, although they spill to disk. \
+                       Start the process with a larger --memory-limit, or with fewer slots.";
+        return Fault::new(FaultCode::NotEnoughMemory, serde_json::json!({}), message);
+    }
+    Fault::unknown(trilith_sql::plain_message(error))
 }
 
 async fn shuffle_output(
