@@ -82,8 +82,30 @@ async fn a_busy_join_is_stopped_and_leaves_no_thread_behind() {
         "{:?}",
         started.elapsed()
     );
+    // Pairs that are looked at and give no row are work as well; and so it is at once, when the client goes.
+    let task = server.submit(PAIRS, json!({})).await;
+    while server.report(&task).await["stages"][1]["phase"] != "READING_INPUT" {
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+    server
+        .post(&format!("/druid/indexer/v1/task/{task}/shutdown"), json!({}))
+        .await;
+    assert_eq!(server.wait(&task).await["statusCode"], "FAILED");
+    let query = json!({"query": PAIRS, "context": {"timeout": 200}});
+    let (status, text) = server.post("/druid/v2/sql", query).await;
+    assert!(status >= 400 && text.contains("QUERY_TIMEOUT"), "{status} {text}");
+    let started = Instant::now();
     server.process.stop();
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
 }
+
+/// 25 million pairs of one key, none of which passes.
+const PAIRS: &str = "SELECT COUNT(*) FROM n a JOIN n b ON a.n / 100000 = b.n / 100000 \
+                     WHERE STRLEN(CAST(a.n AS VARCHAR) || CAST(b.n AS VARCHAR)) > 1000";
 
 #[tokio::test]
 async fn a_restart_keeps_what_succeeded_and_ends_what_ran() {

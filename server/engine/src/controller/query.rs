@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::record_batch::RecordBatch;
+use datafusion::error::Result;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 use trilith_proto::error::ApiError;
 use trilith_proto::fault::{CancelReason, Fault};
@@ -22,6 +25,8 @@ use super::results::ResultTicket;
 use crate::stage::{self, StageCounters, WorkOrderServices};
 use crate::worker::ParseWarnings;
 
+/// Batches that wait for the reader.
+const QUEUED_BATCHES: usize = 4;
 /// How long a planned statement waits for somebody to read its rows.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -55,7 +60,10 @@ pub struct RunningQuery {
 
 impl Controller {
     /// Plans a SELECT; its rows are computed while they are read.
-    pub async fn run_query(self: &Arc<Self>, statement: Statement) -> Result<RunningQuery, ApiError> {
+    pub async fn run_query(
+        self: &Arc<Self>,
+        statement: Statement,
+    ) -> std::result::Result<RunningQuery, ApiError> {
         let catalog = Arc::new(Snapshot::new(self));
         let runtime = Arc::clone(&self.worker_config.runtime_env);
         let planned = trilith_sql::plan(statement, Engine::Native, catalog, runtime)?;
@@ -115,7 +123,10 @@ impl Controller {
     }
 
     /// Starts a planned statement and streams its rows.
-    pub fn query_results(self: &Arc<Self>, query_id: &str) -> Result<SendableRecordBatchStream, ApiError> {
+    pub fn query_results(
+        self: &Arc<Self>,
+        query_id: &str,
+    ) -> std::result::Result<SendableRecordBatchStream, ApiError> {
         let (plan, cancel, deadline) = {
             let mut pending = self.queries.pending.lock();
             let query = pending
@@ -139,30 +150,16 @@ impl Controller {
             controller: Arc::clone(self),
             query_id: query_id.to_owned(),
         };
-        let schema = rows.schema();
         let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
-        let rows = futures::stream::unfold(
-            (rows, cancel, forget, false),
-            move |(mut rows, cancel, forget, over)| async move {
-                if over {
-                    return None;
-                }
-                let timeout = async {
-                    match until {
-                        Some(until) => tokio::time::sleep_until(until).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let (next, over) = tokio::select! {
-                    biased;
-                    () = cancel.cancelled() => (Some(Err(canceled(CancelReason::UserRequest))), true),
-                    () = timeout => (Some(Err(canceled(CancelReason::QueryTimeout))), true),
-                    next = rows.next() => (next, false),
-                };
-                next.map(|item| (item, (rows, cancel, forget, over)))
-            },
-        );
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+        let mut builder = RecordBatchReceiverStreamBuilder::new(rows.schema(), QUEUED_BATCHES);
+        let sender = builder.tx();
+        let tokio = tokio::runtime::Handle::current();
+        // Operators are CPU work: they must not keep the server from answering others.
+        builder.spawn_blocking(move || {
+            let _forget = forget;
+            tokio.block_on(pump(rows, &sender, &cancel, until))
+        });
+        Ok(builder.build())
     }
 
     fn start_query(
@@ -198,6 +195,38 @@ impl Controller {
             pending.remove(query_id);
         }
         true
+    }
+}
+
+/// Hands rows over until they end, the reader goes away, or the statement is stopped.
+async fn pump(
+    mut rows: SendableRecordBatchStream,
+    sender: &Sender<Result<RecordBatch>>,
+    cancel: &CancellationToken,
+    until: Option<tokio::time::Instant>,
+) -> Result<()> {
+    loop {
+        let timeout = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let next = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(canceled(CancelReason::UserRequest)),
+            () = timeout => return Err(canceled(CancelReason::QueryTimeout)),
+            () = sender.closed() => return Ok(()),
+            next = rows.next() => next,
+        };
+        match next {
+            Some(batch) => {
+                if sender.send(batch).await.is_err() {
+                    return Ok(());
+                }
+            }
+            None => return Ok(()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod describe;
 mod graph;
 mod group_by;
 mod joins;
+mod paced;
 mod read;
 mod services;
 mod source;

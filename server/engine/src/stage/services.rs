@@ -15,6 +15,8 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_coop::EnsureCooperative;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::SessionConfig;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,7 @@ use trilith_input::{Policy, WarningSink};
 use trilith_proto::fault::Fault;
 
 use super::counters::StageCounters;
+use super::paced::PacedExec;
 
 /// Found by [`super::SourceExec`] as an extension of the session configuration.
 pub struct WorkOrderServices {
@@ -106,9 +109,20 @@ pub fn task_context(id: String, session: SessionConfig, runtime_env: Arc<Runtime
 
 /// Makes long-running operators yield now and then, so that cancellation is noticed.
 ///
-/// A join can make many rows of few, without asking its inputs again: its output counts as work, too.
+/// A join can make many rows of few, or look at many pairs without making any, and asks its inputs for
+/// nothing meanwhile: its output counts as work, and the input that streams by is handed out in pieces.
 pub fn make_cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = plan.transform_up(|node| {
+        let streams_right =
+            node.is::<HashJoinExec>() || node.is::<NestedLoopJoinExec>() || node.is::<CrossJoinExec>();
+        let node = match (streams_right, node.children().as_slice()) {
+            (true, [left, right]) => {
+                let right = Arc::new(PacedExec::new(Arc::clone(right))) as Arc<dyn ExecutionPlan>;
+                let children = vec![Arc::clone(left), right];
+                replace_children_if_necessary(node, children)?
+            }
+            _ => node,
+        };
         if node.children().len() < 2 || node.is::<UnionExec>() {
             return Ok(Transformed::no(node));
         }
