@@ -84,8 +84,12 @@ async fn a_busy_join_is_stopped_and_leaves_no_thread_behind() {
     );
     // Pairs that are looked at and give no row are work as well; and so it is at once, when the client goes.
     let task = server.submit(PAIRS, json!({})).await;
-    while server.report(&task).await["stages"][1]["phase"] != "READING_INPUT" {
-        assert!(started.elapsed() < Duration::from_secs(30));
+    loop {
+        let report = server.report(&task).await;
+        if report["stages"][2]["phase"] == "READING_INPUT" {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{report}");
     }
     server
         .post(&format!("/druid/indexer/v1/task/{task}/shutdown"), json!({}))

@@ -18,7 +18,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{Stream, StreamExt};
 
-const FIRST_ROWS: usize = 64;
+const FIRST_ROWS: usize = 8;
 /// A piece that took longer than this is followed by smaller ones.
 const SLOW: Duration = Duration::from_millis(100);
 /// A piece that took less than this is followed by larger ones.
