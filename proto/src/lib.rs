@@ -7,6 +7,9 @@ pub mod fault;
 pub mod id;
 pub mod interval;
 mod messages;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 /// Generated messages, clients and servers.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::disallowed_methods)]

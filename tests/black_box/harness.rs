@@ -20,10 +20,11 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(args: &[&str]) -> Process {
+    pub fn start(args: &[&str], environment: &[(&str, &str)]) -> Process {
         let log = tempfile::tempfile().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_trilith"))
             .args(args)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log.try_clone().unwrap())
             .spawn()
@@ -103,14 +104,23 @@ pub struct Server {
 
 impl Server {
     pub fn start(args: &[&str]) -> Server {
+        Server::start_with(args, &[])
+    }
+
+    /// With environment variables.
+    pub fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Server {
         let temporary = tempfile::tempdir().unwrap();
         let directory = temporary.path().canonicalize().unwrap();
-        let mut server = Server::at(&directory, args);
+        let mut server = Server::with(&directory, args, environment);
         server._temporary = Some(temporary);
         server
     }
 
     pub fn at(directory: &Path, args: &[&str]) -> Server {
+        Server::with(directory, args, &[])
+    }
+
+    fn with(directory: &Path, args: &[&str], environment: &[(&str, &str)]) -> Server {
         let data = directory.join("data").display().to_string();
         let input = directory.join("input");
         std::fs::create_dir_all(&input).unwrap();
@@ -126,7 +136,7 @@ impl Server {
         all.extend(["127.0.0.1:0", "--allow-local", &input]);
         all.extend(args);
         Server {
-            process: Process::start(&all),
+            process: Process::start(&all, environment),
             directory: directory.to_owned(),
             _temporary: None,
         }
@@ -221,9 +231,15 @@ impl Server {
 
 /// A worker process of a server.
 pub fn worker(server: &Server, name: &str) -> Process {
+    worker_with(server, name, &[])
+}
+
+/// A worker process with environment variables.
+pub fn worker_with(server: &Server, name: &str, environment: &[(&str, &str)]) -> Process {
     let data = server.directory.join(name).display().to_string();
     let grpc = server.grpc();
-    Process::start(&["worker", "--server", &grpc, "--data-dir", &data, "--slots", "1"])
+    let args = ["worker", "--server", &grpc, "--data-dir", &data, "--slots", "1"];
+    Process::start(&args, environment)
 }
 
 /// The bundled edits.

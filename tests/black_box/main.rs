@@ -6,4 +6,5 @@ mod faults;
 mod harness;
 mod ingest;
 mod queries;
+mod wire;
 mod workers;

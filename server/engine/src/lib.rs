@@ -10,4 +10,5 @@ pub mod kernel;
 pub mod limits;
 pub mod report;
 pub mod stage;
+pub mod trace;
 pub mod worker;

@@ -6,6 +6,7 @@ mod flight;
 mod parts;
 pub mod server;
 mod services;
+pub mod telemetry;
 pub mod worker_process;
 
 pub use parts::StartError;

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use trilith_client::cli::{self, ClientCommand};
 use trilith_node::config::{GatewayOptions, ServerOptions, WorkerOptions};
+use trilith_node::telemetry::Telemetry;
 use trilith_node::{StartError, demo, server, worker_process};
 
 /// SQL-based ingestion in stages, with Druid's dialect, statuses and reports.
@@ -34,15 +35,27 @@ enum Command {
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter(&program.command))
-        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match runtime.block_on(run(program.command)) {
+    let name = match program.command {
+        Command::Server(_) => "trilith-server",
+        Command::Worker(_) => "trilith-worker",
+        Command::Gateway(_) => "trilith-gateway",
+        Command::Demo | Command::Client(_) => "trilith",
+    };
+    let logs = filter(&program.command);
+    let (telemetry, result) = runtime.block_on(async {
+        match Telemetry::start(name, logs) {
+            Ok(telemetry) => (Some(telemetry), run(program.command).await),
+            Err(error) => (None, Err(error)),
+        }
+    });
+    if let Some(telemetry) = telemetry {
+        telemetry.stop();
+    }
+    match result {
         Ok(code) => code,
         Err(error) => failed(error.as_ref()),
     }

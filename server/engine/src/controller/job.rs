@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, info};
+use tracing::{Instrument, Span, debug, info, info_span};
 use trilith_metadata::LockLease;
 use trilith_proto::fault::{CancelReason, Fault};
 use trilith_proto::id::{StageNumber, TaskId};
@@ -336,12 +336,13 @@ impl Driver {
         let (controller, job) = (Arc::clone(&self.controller), Arc::clone(&self.job));
         match action {
             Action::Launch { stage } => {
-                self.work.spawn(async move {
+                let launch = async move {
                     Done::Event(match controller.launch(&job, stage).await {
                         Ok(workers) => Event::Launched { stage, workers },
                         Err(fault) => Event::StageFailed { stage, fault },
                     })
-                });
+                };
+                self.work.spawn(launch.instrument(Span::current()));
             }
             Action::CutBoundaries { stage } => {
                 self.work.spawn(async move {
@@ -381,18 +382,24 @@ impl Driver {
                 }
             }
             Action::Publish => {
-                self.work.spawn(async move {
+                let publish = async move {
                     Done::Event(match controller.publish(&job).await {
                         Ok(()) => Event::Published,
                         Err(fault) => Event::ControllerFailed { fault },
                     })
-                });
+                };
+                self.work.spawn(publish.instrument(info_span!("publish")));
             }
             Action::StopWorkers => controller.pool.cancel_everywhere(&job.id).await,
             Action::Finish(outcome) => {
                 match &outcome {
                     Outcome::Success => info!(task = %job.id, "task succeeded"),
-                    Outcome::Failed { fault, .. } => info!(task = %job.id, %fault, "task failed"),
+                    Outcome::Failed { fault, .. } => {
+                        Span::current()
+                            .record("otel.status_code", "ERROR")
+                            .record("otel.status_description", fault.to_string());
+                        info!(task = %job.id, %fault, "task failed");
+                    }
                 }
                 self.done = Some(outcome);
             }

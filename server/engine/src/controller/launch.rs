@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Span;
 use trilith_exchange::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkOrderId, WorkerNumber};
@@ -14,6 +15,7 @@ use super::pool::SlotLease;
 use super::state::WorkerState;
 use crate::limits;
 use crate::stage::{self, OutputShuffle, StageSpec};
+use crate::trace;
 use crate::worker::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand};
 
 impl Controller {
@@ -33,6 +35,7 @@ impl Controller {
         };
         let workers: Vec<WorkerNumber> = (0..orders.len() as u32).map(WorkerNumber).collect();
         let mut sends = Vec::with_capacity(orders.len());
+        let trace_parent = trace::trace_parent(&Span::current());
         {
             let mut state = job.state.lock();
             for (worker, (plan, sink)) in workers.iter().zip(orders) {
@@ -64,6 +67,7 @@ impl Controller {
                     plan,
                     sink,
                     settings: self.settings(job),
+                    trace_parent: trace_parent.clone(),
                 };
                 sends.push((process, order));
             }

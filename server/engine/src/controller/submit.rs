@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tracing::{Instrument, field, info_span};
 use trilith_metadata::{MetadataError, MetadataStore, Publish, TaskFilter, TaskRecord, TaskState};
 use trilith_proto::error::ApiError;
 use trilith_proto::fault::{CancelReason, Fault};
@@ -166,7 +167,7 @@ impl Controller {
                 "the server is stopping; submit the task to another one",
             ));
         }
-        let prepared = self.prepare(statement).await?;
+        let prepared = self.prepare(statement).instrument(info_span!("plan")).await?;
         if prepared.planned.explain {
             return Ok(Submission::Explained(explain::explanation(&prepared)));
         }
@@ -186,7 +187,15 @@ impl Controller {
             Err(error) => return Err(store_error(error)),
         }
         self.jobs.lock().insert(task_id.clone(), Arc::clone(&job));
-        self.tracker.spawn(job::run(Arc::clone(self), job, queue));
+        let span = info_span!(
+            "task",
+            task = %task_id,
+            datasource = job.ingest().map_or(SELECT_DATASOURCE, |ingest| &ingest.datasource),
+            otel.status_code = field::Empty,
+            otel.status_description = field::Empty,
+        );
+        self.tracker
+            .spawn(job::run(Arc::clone(self), job, queue).instrument(span));
         Ok(Submission::Accepted(Accepted { task_id }))
     }
 

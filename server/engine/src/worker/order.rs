@@ -90,6 +90,8 @@ pub struct WorkOrder {
     pub sink: Sink,
     /// From the query context.
     pub settings: OrderSettings,
+    /// Span of the task, as `trace::trace_parent` gives it.
+    pub trace_parent: String,
 }
 
 /// Controller to worker process.

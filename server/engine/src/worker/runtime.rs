@@ -9,13 +9,14 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, field, info_span, warn};
 use trilith_exchange::{Exchange, FlightPool, PartitionRange, StageSource};
 use trilith_input::Policy;
 use trilith_proto::id::{TaskId, WorkOrderId};
 
 use super::order::{WorkOrder, WorkerCommand, WorkerEvent};
 use super::run;
+use crate::trace;
 
 /// What every work order of a process shares.
 #[derive(Clone)]
@@ -158,9 +159,25 @@ impl WorkerRuntime {
         }
         let runtime = Arc::clone(self);
         let tokio = tokio::runtime::Handle::current();
+        let span = info_span!(
+            "work_order",
+            task = %id.task,
+            stage = id.stage.0,
+            worker = id.worker.0,
+            attempt = id.attempt.0,
+            otel.status_code = field::Empty,
+            otel.status_description = field::Empty,
+        );
+        trace::continue_from(&span, &order.trace_parent);
         // Operators, sorting and encoding are CPU work: they get a thread of their own.
         self.tracker.spawn_blocking(move || {
-            let result = tokio.block_on(run::run(&runtime.config, order, &runtime.events, wait, &cancel));
+            let work = run::run(&runtime.config, order, &runtime.events, wait, &cancel);
+            let result = tokio.block_on(work.instrument(span.clone()));
+            if let Err(fault) = &result {
+                span.record("otel.status_code", "ERROR")
+                    .record("otel.status_description", fault.to_string());
+            }
+            drop(span);
             let cancelled = cancel.is_cancelled();
             if result.is_err() || cancelled {
                 runtime.config.exchange.release(&id);

@@ -45,7 +45,7 @@ pub fn command_message(command: WorkerCommand) -> Result<pb::WorkResponse, WireE
                 plan,
                 sink_json: serde_json::to_string(&SinkJson(order.sink))?,
                 context_json: serde_json::to_string(&order.settings)?,
-                ..Default::default()
+                trace_parent: order.trace_parent,
             })
         }
         WorkerCommand::SetBoundaries { id, ranges } => Message::Boundaries(pb::SetBoundaries {
@@ -82,6 +82,7 @@ pub fn command(message: pb::WorkResponse) -> Result<Option<WorkerCommand>, WireE
                 plan,
                 sink,
                 settings,
+                trace_parent: order.trace_parent,
             }))
         }
         Message::Boundaries(boundaries) => {

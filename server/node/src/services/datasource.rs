@@ -62,7 +62,8 @@ impl DatasourceService for Datasources {
             let shown: Vec<SegmentRecord> = view
                 .segments(&name)
                 .into_iter()
-                .filter_map(|(record, visible)| visible.then_some(record))
+                .filter(|(record, visible)| *visible && !record.is_tombstone())
+                .map(|(record, _)| record)
                 .collect();
             datasources.push(pb::Datasource {
                 segment_count: shown.len() as u64,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
+use tracing::{Instrument, info_span};
 use trilith_engine::controller::{Controller, Submission};
+use trilith_engine::trace;
 use trilith_metadata::{TaskFilter, TaskRecord, TaskState};
 use trilith_proto::error::ApiError;
 use trilith_proto::id::TaskId;
@@ -87,9 +89,13 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::SubmitTaskRequest>,
     ) -> Result<Response<pb::SubmitTaskResponse>, Status> {
+        let span = info_span!("SubmitTask");
+        if let Some(parent) = request.metadata().get("traceparent") {
+            trace::continue_from(&span, parent.to_str().unwrap_or_default());
+        }
         let request = request.into_inner();
         let statement = statement(request.sql, &request.context_json, request.parameters)?;
-        let answer = match self.controller.submit(statement).await? {
+        let answer = match self.controller.submit(statement).instrument(span).await? {
             Submission::Accepted(accepted) => pb::SubmitTaskResponse {
                 task_id: accepted.task_id.to_string(),
                 state: pb::State::Running.into(),
