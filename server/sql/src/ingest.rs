@@ -6,7 +6,7 @@ use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
 
 use crate::context::QueryContext;
-use crate::error::validation;
+use crate::error::{at, validation};
 use crate::names::{Names, outer_select};
 use crate::partitioning::overwrite_intervals;
 use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup, SegmentSort};
@@ -30,7 +30,7 @@ pub(crate) struct Draft {
 
 enum Key {
     Ordinal(usize),
-    Name(String),
+    Name(Ident),
     Hidden(usize),
 }
 
@@ -179,7 +179,7 @@ impl Draft {
                         )));
                     }
                 },
-                Expr::Identifier(name) if selects(query, &name.value) => Key::Name(name.value.clone()),
+                Expr::Identifier(name) if selects(query, &name.value) => Key::Name(name.clone()),
                 expr => {
                     let expr = expr.clone();
                     let Some(select) = plain_select(query) else {
@@ -191,7 +191,7 @@ impl Draft {
                         SelectItem::ExprWithAlias {
                             expr: selected,
                             alias,
-                        } if *selected == expr => Some(alias.value.clone()),
+                        } if *selected == expr => Some(alias.clone()),
                         _ => None,
                     });
                     match same {
@@ -259,8 +259,13 @@ impl Draft {
                 }
                 Key::Name(name) => columns
                     .iter()
-                    .position(|column| column.name == *name)
-                    .ok_or_else(|| validation(format!("Column '{name}' not found in any table")))?,
+                    .position(|column| column.name == name.value)
+                    .ok_or_else(|| {
+                        at(
+                            format!("Column '{}' not found in any table", name.value),
+                            name.span,
+                        )
+                    })?,
                 Key::Hidden(index) => columns.len() + index,
             };
             if Some(column) == time_column && place > 0 && context.force_segment_sort_by_time() {

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, visit_expressions, visit_relations};
+use sqlparser::ast::{
+    Expr, Ident, Query, Select, SelectItem, SetExpr, Visit, visit_expressions, visit_relations,
+};
 use sqlparser::tokenizer::Span;
 
 /// The select that names the columns of a query.
@@ -75,8 +77,8 @@ pub(crate) struct Names {
 }
 
 /// Where a column, table or function of this name first stands.
-pub(crate) fn find(query: &Query, name: &str) -> Option<Span> {
-    let flow = visit_expressions(query, |expr| {
+pub(crate) fn find(node: &impl Visit, name: &str) -> Option<Span> {
+    let flow = visit_expressions(node, |expr| {
         let found = match expr {
             Expr::Identifier(ident) => (ident.value == name).then_some(ident.span),
             Expr::CompoundIdentifier(parts) => {

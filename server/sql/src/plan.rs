@@ -12,6 +12,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, SqlToRel};
 use serde_json::{Map, Value, json};
 use sqlparser::ast::{Query, Statement as Ast};
+use sqlparser::tokenizer::Span;
 use trilith_proto::column::{self, ColumnType};
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
@@ -247,7 +248,8 @@ pub fn plan(
     resources.sort();
     resources.dedup();
     let names = names::name_columns(&mut query, target.is_some());
-    let original = query.clone();
+    let original = (query.clone(), clustered_by.clone());
+    let place = |name: &str| names::find(&original.0, name).or_else(|| names::find(&original.1, name));
     rewrite::rewrite(&mut query, &context, &statement.parameters, now_ms())?;
     let draft = match target {
         Some(target) => {
@@ -265,7 +267,7 @@ pub fn plan(
         None => None,
     };
     let state = session(&context, engine, runtime)?;
-    let plan = logical_plan(*query, &original, &state, tables)?;
+    let plan = logical_plan(*query, &place, &state, tables)?;
     let plan = match context.sql_outer_limit() {
         Some(limit) => LogicalPlanBuilder::from(plan)
             .limit(0, Some(limit as usize))
@@ -273,9 +275,7 @@ pub fn plan(
             .map_err(|error| planning(&error, |_| None))?,
         None => plan,
     };
-    let plan = state
-        .optimize(&plan)
-        .map_err(|error| planning(&error, |name| names::find(&original, name)))?;
+    let plan = state.optimize(&plan).map_err(|error| planning(&error, &place))?;
     let hidden = draft.as_ref().map_or(0, ingest::Draft::hidden);
     let fields = plan.schema().fields();
     let visible = fields.len().saturating_sub(hidden);
@@ -416,7 +416,7 @@ fn session(
 
 fn logical_plan(
     query: Query,
-    original: &Query,
+    place: &dyn Fn(&str) -> Option<Span>,
     state: &SessionState,
     tables: Tables,
 ) -> Result<LogicalPlan, ApiError> {
@@ -433,7 +433,7 @@ fn logical_plan(
     let planner = SqlToRel::new_with_options(&provider, options);
     planner
         .sql_statement_to_plan(Ast::Query(Box::new(query)))
-        .map_err(|error| planning(&error, |name| names::find(original, name)))
+        .map_err(|error| planning(&error, place))
 }
 
 /// Passwords of input sources do not belong into metadata and reports.

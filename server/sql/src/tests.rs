@@ -128,6 +128,14 @@ fn rejects_with_druids_words_and_positions() {
             "cannot sort in descending order",
         ),
         (
+            "INSERT INTO x SELECT channel FROM wiki PARTITIONED BY ALL CLUSTERED BY nope",
+            "Column 'nope' not found in any table (line [1], column [72])",
+        ),
+        (
+            "INSERT INTO x SELECT * FROM wiki PARTITIONED BY ALL CLUSTERED BY nope",
+            "Column 'nope' not found in any table (line [1], column [66])",
+        ),
+        (
             "REPLACE INTO x SELECT * FROM wiki PARTITIONED BY ALL",
             "Missing time chunk information in OVERWRITE clause",
         ),
