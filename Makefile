@@ -3,7 +3,7 @@
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 
 # Builds, starts an embedded server, ingests the bundled Wikipedia edits, prints progress, report and rows.
 demo:
@@ -12,6 +12,11 @@ demo:
 
 test:
 	cargo test --locked --workspace
+
+# The long forms of the simulation and of the trials with killed workers.
+soak:
+	TRILITH_SIMULATION_SEEDS=1000000 cargo test --locked -p trilith-engine --lib simulation -- --nocapture
+	TRILITH_TRIALS=200 cargo test --locked -p trilith-node --test black_box retries::killed -- --nocapture
 
 lint:
 	cargo fmt --all --check

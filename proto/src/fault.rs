@@ -415,6 +415,31 @@ impl Fault {
         Fault::new(FaultCode::TooManyBuckets, json!({"maxBuckets": max}), message)
     }
 
+    /// A worker was lost or failed too often.
+    pub fn too_many_attempts_for_worker(max: u32, worker: u32, task_id: &str, reason: &str) -> Fault {
+        let own = json!({
+            "maxPerWorkerRelaunchCount": max,
+            "workerNumber": worker,
+            "taskId": task_id,
+            "rootErrorMessage": reason,
+        });
+        let message = format!("Worker [{worker}] was relaunched {max} times and failed again: {reason}");
+        Fault::new(FaultCode::TooManyAttemptsForWorker, own, message)
+    }
+
+    /// All workers together were lost or failed too often.
+    pub fn too_many_attempts_for_job(max: u32, count: u32, task_id: &str, reason: &str) -> Fault {
+        let own = json!({
+            "maxRelaunchCount": max,
+            "currentRelaunchCount": count,
+            "taskId": task_id,
+            "rootErrorMessage": reason,
+        });
+        let message =
+            format!("More than {max} relaunches of workers of this job; the last one failed: {reason}");
+        Fault::new(FaultCode::TooManyAttemptsForJob, own, message)
+    }
+
     /// Too many CLUSTERED BY columns.
     pub fn too_many_clustered_by_columns(count: u64, max: u64, stage: u32) -> Fault {
         let own = json!({"numColumns": count, "maxColumns": max, "stage": stage});

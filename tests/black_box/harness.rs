@@ -46,10 +46,10 @@ impl Process {
         process
     }
 
-    fn log(&mut self) -> String {
+    fn log(&self) -> String {
         let mut text = String::new();
-        self.log.rewind().unwrap();
-        self.log.read_to_string(&mut text).unwrap();
+        (&self.log).rewind().unwrap();
+        (&self.log).read_to_string(&mut text).unwrap();
         text
     }
 
@@ -192,7 +192,13 @@ impl Server {
             if body["status"]["statusCode"] != "RUNNING" {
                 return body["status"].clone();
             }
-            assert!(started.elapsed() < PATIENCE, "task {task} does not end: {body}");
+            if started.elapsed() >= PATIENCE {
+                let report = self.report(task).await;
+                panic!(
+                    "task {task} does not end: {body}\n{report}\n{}",
+                    self.process.log()
+                );
+            }
             tokio::task::yield_now().await;
         }
     }

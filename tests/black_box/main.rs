@@ -6,5 +6,6 @@ mod faults;
 mod harness;
 mod ingest;
 mod queries;
+mod retries;
 mod wire;
 mod workers;

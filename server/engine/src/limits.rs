@@ -30,3 +30,11 @@ pub const INPUT_FILES_PER_WORKER_MAX: u64 = 10_000;
 pub const BUCKETS_MAX: u64 = 5_000;
 /// Milliseconds that a task waits for its locks; then `InsertLockPreempted`.
 pub const TASK_LOCK_TIMEOUT_MS: u64 = 300_000;
+/// Relaunches of one worker (`TooManyAttemptsForWorker`).
+pub const RELAUNCHES_PER_WORKER_MAX: u32 = 2;
+/// Relaunches of all workers of a job (`TooManyAttemptsForJob`).
+pub const RELAUNCHES_MAX: u32 = 100;
+/// A failed work order runs again after this time: its failure may come before the news of a lost input.
+pub const RELAUNCH_DELAY_MS: i64 = 1_000;
+/// How long after a failed read the loss of a worker may be heard of.
+pub const LOSS_NOTICE_MS: i64 = 15_000;

@@ -211,6 +211,21 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The part of a key that equal rows share.
+pub(crate) fn row(key: &[u8]) -> &[u8] {
+    key.split_last_chunk::<ORDINAL_BYTES>()
+        .map_or(key, |(row, _)| row)
+}
+
+/// The least key of all rows that equal this one.
+pub(crate) fn first_of_equals(key: &[u8]) -> Bytes {
+    let row = row(key);
+    let mut bytes = BytesMut::with_capacity(row.len() + ORDINAL_BYTES);
+    bytes.extend_from_slice(row);
+    bytes.extend_from_slice(&0_u64.to_be_bytes());
+    bytes.freeze()
+}
+
 /// Values of the key columns in a key of statistics or boundaries, in the order of `keys`.
 pub fn decode_key(key: &[u8], schema: &Schema, keys: &[SortKey]) -> Result<Vec<ScalarValue>, ExchangeError> {
     if keys.is_empty() {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::{first_of_equals, row};
+
 /// Keys that one work order reports, over all buckets.
 pub(crate) const KEYS_PER_ORDER: usize = 16_384;
 /// Fewest keys that a bucket may keep.
@@ -46,9 +48,10 @@ pub struct PartitionRange {
 /// How large partitions should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CutTarget {
-    /// Weight of a partition.
+    /// Weight of a partition. Equal rows may be cut apart.
     TargetSize(u64),
-    /// Number of partitions; more only if there are more time chunks.
+    /// Number of partitions; more only if there are more time chunks. Equal rows stay together, because a
+    /// group must be in one partition.
     MaxCount(u32),
 }
 
@@ -113,17 +116,17 @@ fn halve(keys: &mut Vec<(Bytes, u64)>) {
 /// is always at least one.
 pub fn cut_boundaries(merged: &[BucketStatistics], target: CutTarget) -> Vec<PartitionRange> {
     let ranges = match target {
-        CutTarget::TargetSize(size) => cut_all(merged, size),
+        CutTarget::TargetSize(size) => cut_all(merged, size, false),
         CutTarget::MaxCount(count) => {
             let total: u64 = merged.iter().map(|bucket| bucket.weight).sum();
             let mut size = total.div_ceil(u64::from(count.max(1))).max(1);
-            let mut ranges = cut_all(merged, size);
+            let mut ranges = cut_all(merged, size, true);
             for _ in 0..MAX_COUNT_ROUNDS {
                 if ranges.len() <= count as usize || ranges.len() <= merged.len() {
                     break;
                 }
                 size = ((size as f64 * MAX_COUNT_GROWTH).ceil() as u64).max(size + 1);
-                ranges = cut_all(merged, size);
+                ranges = cut_all(merged, size, true);
             }
             ranges
         }
@@ -139,12 +142,19 @@ pub fn cut_boundaries(merged: &[BucketStatistics], target: CutTarget) -> Vec<Par
     ranges
 }
 
-fn cut_all(merged: &[BucketStatistics], size: u64) -> Vec<PartitionRange> {
+fn cut_all(merged: &[BucketStatistics], size: u64, whole_rows: bool) -> Vec<PartitionRange> {
     let mut ranges = Vec::new();
     for bucket in merged.iter().filter(|bucket| bucket.rows > 0) {
         let mut start = None;
-        for index in cut_positions(bucket, size.max(1)) {
-            let end = bucket.keys.get(index).map(|key| key.0.clone());
+        for index in cut_positions(bucket, size.max(1), whole_rows) {
+            let key = bucket.keys.get(index).map(|key| &key.0);
+            let end = key.map(|key| {
+                if whole_rows {
+                    first_of_equals(key)
+                } else {
+                    key.clone()
+                }
+            });
             ranges.push(PartitionRange {
                 bucket_ms: bucket.bucket_ms,
                 start,
@@ -162,7 +172,7 @@ fn cut_all(merged: &[BucketStatistics], size: u64) -> Vec<PartitionRange> {
 }
 
 /// Positions of the keys that start a partition, the first partition left out.
-fn cut_positions(bucket: &BucketStatistics, size: u64) -> Vec<usize> {
+fn cut_positions(bucket: &BucketStatistics, size: u64, whole_rows: bool) -> Vec<usize> {
     let count = u128::from(bucket.weight.div_ceil(size));
     let weight = u128::from(bucket.weight);
     let mut cuts: Vec<usize> = Vec::new();
@@ -170,6 +180,10 @@ fn cut_positions(bucket: &BucketStatistics, size: u64) -> Vec<usize> {
     let mut part: u128 = 1;
     for (index, key) in bucket.keys.iter().enumerate() {
         seen += u128::from(key.1);
+        let previous = index.checked_sub(1).and_then(|index| bucket.keys.get(index));
+        if whole_rows && previous.is_some_and(|previous| row(&previous.0) == row(&key.0)) {
+            continue;
+        }
         // One cut at a key, and none at the first: every partition has rows.
         if part < count && index > 0 && seen * count >= part * weight {
             cuts.push(index);

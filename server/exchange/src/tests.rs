@@ -133,7 +133,7 @@ fn sort_shuffle(bucketed: bool) -> Shuffle {
 }
 
 /// Two workers sort, boundaries are cut from the statistics of both; returns the rows of each partition.
-async fn partitions(bench: &Bench, count: i64, target: u64) -> Vec<(i64, Vec<Row>)> {
+async fn partitions(bench: &Bench, count: i64, target: CutTarget) -> Vec<(i64, Vec<Row>)> {
     let all = batches(count);
     let mut statistics = Vec::new();
     for worker in 0..2 {
@@ -146,7 +146,7 @@ async fn partitions(bench: &Bench, count: i64, target: u64) -> Vec<(i64, Vec<Row
         }
         statistics.extend(writer.finish().unwrap().buckets);
     }
-    let ranges = cut_boundaries(&merge_statistics(statistics), CutTarget::TargetSize(target));
+    let ranges = cut_boundaries(&merge_statistics(statistics), target);
     let mut counted = vec![0; ranges.len()];
     for worker in 0..2 {
         let found = bench
@@ -170,7 +170,7 @@ async fn partitions(bench: &Bench, count: i64, target: u64) -> Vec<(i64, Vec<Row
 #[tokio::test]
 async fn ranges_hold_every_row_once_and_never_cross_a_time_chunk() {
     let count = 20_000;
-    let found = partitions(&bench(u64::MAX >> 1), count, 1_000).await;
+    let found = partitions(&bench(u64::MAX >> 1), count, CutTarget::TargetSize(1_000)).await;
     let mut seen: Vec<i64> = Vec::new();
     let mut last: BTreeMap<i64, Option<String>> = BTreeMap::new();
     for (bucket, rows) in &found {
@@ -194,10 +194,26 @@ async fn ranges_hold_every_row_once_and_never_cross_a_time_chunk() {
 }
 
 #[tokio::test]
+async fn a_group_is_in_one_partition_even_if_every_worker_has_some_of_its_rows() {
+    let found = partitions(&bench(u64::MAX >> 1), 20_000, CutTarget::MaxCount(9)).await;
+    assert!(found.len() > 3 && found.len() <= 9, "{}", found.len());
+    let mut owner = BTreeMap::new();
+    for (partition, (bucket, rows)) in found.iter().enumerate() {
+        assert!(!rows.is_empty());
+        for row in rows {
+            let first = *owner.entry((*bucket, row.1.clone())).or_insert(partition);
+            assert_eq!(first, partition, "{row:?}");
+        }
+    }
+    let rows: usize = found.iter().map(|(_, rows)| rows.len()).sum();
+    assert_eq!(rows, 20_000);
+}
+
+#[tokio::test]
 async fn spilled_output_gives_the_same_rows_as_output_in_memory() {
-    let memory = partitions(&bench(u64::MAX >> 1), 60_000, 5_000).await;
+    let memory = partitions(&bench(u64::MAX >> 1), 60_000, CutTarget::TargetSize(5_000)).await;
     let small = bench(64 * 1024);
-    let spilled = partitions(&small, 60_000, 5_000).await;
+    let spilled = partitions(&small, 60_000, CutTarget::TargetSize(5_000)).await;
     assert!(small.exchange.stats().spilled_bytes > 0);
     let sorted = |partitions: Vec<(i64, Vec<Row>)>| {
         let mut all: Vec<Row> = partitions.into_iter().flat_map(|(_, rows)| rows).collect();

@@ -192,6 +192,11 @@ impl QueryContext {
         u32::try_from(self.integer("maxNumTasks", 2)).unwrap_or(u32::MAX)
     }
 
+    /// Lost work runs again.
+    pub fn fault_tolerance(&self) -> bool {
+        self.boolean("faultTolerance", false)
+    }
+
     /// `taskAssignment` is `auto`.
     pub fn auto_assignment(&self) -> bool {
         self.choice("taskAssignment", "auto")

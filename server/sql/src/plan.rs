@@ -275,7 +275,7 @@ pub fn plan(
             .map_err(|error| planning(&error, |_| None))?,
         None => plan,
     };
-    let plan = state.optimize(&plan).map_err(|error| planning(&error, &place))?;
+    let plan = state.optimize(&plan).map_err(|error| planning(&error, place))?;
     let hidden = draft.as_ref().map_or(0, ingest::Draft::hidden);
     let fields = plan.schema().fields();
     let visible = fields.len().saturating_sub(hidden);

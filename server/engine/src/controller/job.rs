@@ -10,16 +10,16 @@ use tokio::time::MissedTickBehavior;
 use tracing::{Instrument, Span, debug, info, info_span};
 use trilith_metadata::LockLease;
 use trilith_proto::fault::{CancelReason, Fault};
-use trilith_proto::id::{StageNumber, TaskId};
+use trilith_proto::id::{StageNumber, TaskId, WorkOrderId, WorkerNumber};
 use trilith_proto::interval;
 use trilith_sql::{Ingest, Planned};
 
 use super::Controller;
 use super::pool::ProcessId;
 use super::state::JobState;
-use crate::kernel::{Action, Event, Outcome};
+use crate::kernel::{Action, Attempt, Event, Outcome};
 use crate::stage::{StageGraph, StageSpec};
-use crate::worker::{WorkerCommand, WorkerEvent};
+use crate::worker::{WorkOrder, WorkerCommand, WorkerEvent};
 use crate::{limits, report};
 
 /// How often deadlines are looked at.
@@ -64,7 +64,8 @@ impl Job {
             .context
             .timeout_ms()
             .map(|timeout| created_ms + timeout as i64);
-        let state = JobState::new(graph.shape(deadline));
+        let shape = graph.shape(deadline, planned.context.fault_tolerance());
+        let state = JobState::new(shape);
         let (changes, _) = watch::channel(0);
         let job = Job {
             id,
@@ -118,7 +119,6 @@ pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: m
         controller,
         job,
         work: JoinSet::new(),
-        early: Vec::new(),
         locks: Vec::new(),
         done: None,
     };
@@ -129,10 +129,8 @@ pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: m
         tokio::select! {
             Some(event) = queue.recv() => driver.outside(event).await,
             Some(finished) = driver.work.join_next() => match finished {
-                Ok(Done::Event(event)) => {
-                    driver.kernel(event).await;
-                    driver.replay().await;
-                }
+                Ok(Done::Event(event)) => driver.kernel(event).await,
+                Ok(Done::Orders { stage, first, orders }) => driver.send(stage, first, orders).await,
                 Ok(Done::Locked(locks)) => {
                     driver.locks = locks;
                     driver.job.state.lock().started_ms = Some(now_ms());
@@ -155,6 +153,12 @@ pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: m
 
 enum Done {
     Event(Event),
+    /// Work orders that wait to be sent.
+    Orders {
+        stage: StageNumber,
+        first: bool,
+        orders: Vec<(ProcessId, WorkOrder)>,
+    },
     Locked(Vec<LockLease>),
 }
 
@@ -163,8 +167,6 @@ struct Driver {
     job: Arc<Job>,
     /// The controller's own work for the job: never more than a handful at once.
     work: JoinSet<Done>,
-    /// Workers may answer before the kernel hears that they were asked.
-    early: Vec<Event>,
     locks: Vec<LockLease>,
     done: Option<Outcome>,
 }
@@ -183,33 +185,76 @@ impl Driver {
     async fn outside(&mut self, event: JobEvent) {
         match event {
             JobEvent::Worker(event) => self.worker(event).await,
-            JobEvent::ProcessLost { process, reason } => {
-                let lost: Vec<_> = {
-                    let mut state = self.job.state.lock();
-                    let lost: Vec<_> = state
-                        .workers
-                        .iter_mut()
-                        .filter(|worker| worker.process == process)
-                        .collect();
-                    lost.into_iter()
-                        .map(|worker| {
-                            worker.state = "FAILED";
-                            worker.ended_ms = Some(now_ms());
-                            (worker.number, worker.task_id.clone())
-                        })
-                        .collect()
+            JobEvent::ProcessLost { process, reason } => self.process_lost(process, &reason).await,
+            JobEvent::Cancel(reason) => self.kernel(Event::Cancel { reason }).await,
+        }
+    }
+
+    async fn process_lost(&mut self, process: ProcessId, reason: &str) {
+        let workers = {
+            let state = self.job.state.lock();
+            let there = state.workers.iter().filter(|worker| worker.process == process);
+            there.map(|worker| worker.number).collect()
+        };
+        self.workers_lost(process, workers, reason).await;
+    }
+
+    /// The process of these workers is gone.
+    async fn workers_lost(&mut self, process: ProcessId, workers: Vec<WorkerNumber>, reason: &str) {
+        let mut worker_task_id = None;
+        {
+            let mut state = self.job.state.lock();
+            for number in &workers {
+                let Some(worker) = state.workers.get_mut(number.0 as usize) else {
+                    continue;
                 };
-                if let Some((_, worker_task_id)) = lost.first().cloned() {
-                    let workers = lost.into_iter().map(|(number, _)| number).collect();
-                    self.kernel(Event::WorkersLost {
-                        workers,
-                        worker_task_id,
-                        reason,
-                    })
-                    .await;
+                worker_task_id.get_or_insert_with(|| worker.task_id.clone());
+                // It may have found another process by now.
+                if worker.process == process {
+                    worker.state = "FAILED";
+                    worker.ended_ms.get_or_insert(now_ms());
                 }
             }
-            JobEvent::Cancel(reason) => self.kernel(Event::Cancel { reason }).await,
+        }
+        if let Some(worker_task_id) = worker_task_id {
+            self.kernel(Event::WorkersLost {
+                workers,
+                worker_task_id,
+                reason: reason.to_owned(),
+            })
+            .await;
+        }
+    }
+
+    /// Tells the kernel of work orders, then sends them: no worker can answer before the kernel knows.
+    async fn send(&mut self, stage: StageNumber, first: bool, orders: Vec<(ProcessId, WorkOrder)>) {
+        let attempts: Vec<Attempt> = orders.iter().map(|(_, order)| attempt(&order.id)).collect();
+        self.kernel(if first {
+            let workers = attempts.iter().map(|attempt| attempt.worker).collect();
+            Event::Launched { stage, workers }
+        } else {
+            Event::Relaunched {
+                stage,
+                orders: attempts,
+            }
+        })
+        .await;
+        let mut gone = Vec::new();
+        for (process, order) in orders {
+            let attempt = attempt(&order.id);
+            let wanted = {
+                let state = self.job.state.lock();
+                let progress = state.kernel.stages().get(stage.0 as usize);
+                progress.is_some_and(|progress| progress.is_sent(attempt))
+            };
+            let command = WorkerCommand::Start(Box::new(order));
+            if wanted && self.controller.pool.send(process, command).await.is_err() {
+                gone.push((process, attempt.worker));
+            }
+        }
+        for (process, worker) in gone {
+            self.workers_lost(process, vec![worker], "the worker process is gone")
+                .await;
         }
     }
 
@@ -238,7 +283,7 @@ impl Driver {
                     run.has_multiple_values |= has_multiple_values;
                     Some(Event::InputRead {
                         stage: id.stage,
-                        worker: id.worker,
+                        order: attempt(&id),
                     })
                 }
                 WorkerEvent::OutputReady {
@@ -249,10 +294,12 @@ impl Driver {
                     state.stages[index]
                         .partition_rows
                         .insert(id.worker, partition_rows);
-                    state.segments.extend(segments);
+                    if !segments.is_empty() {
+                        state.segments.insert(id.worker, segments);
+                    }
                     Some(Event::OutputReady {
                         stage: id.stage,
-                        worker: id.worker,
+                        order: attempt(&id),
                     })
                 }
                 WorkerEvent::Failed { fault, .. } => {
@@ -261,8 +308,9 @@ impl Driver {
                         .workers
                         .get(id.worker.0 as usize)
                         .map(|worker| worker.address.clone());
-                    Some(Event::StageFailed {
+                    Some(Event::OrderFailed {
                         stage: id.stage,
+                        order: attempt(&id),
                         fault,
                     })
                 }
@@ -282,36 +330,8 @@ impl Driver {
             }
         };
         match event {
-            Some(event) if self.is_early(&event) => self.early.push(event),
             Some(event) => self.kernel(event).await,
             None => self.job.changed(),
-        }
-    }
-
-    /// True while the controller's own step that the event follows is not yet done.
-    fn is_early(&self, event: &Event) -> bool {
-        use crate::kernel::Phase;
-        let (stage, output) = match event {
-            Event::InputRead { stage, .. } => (*stage, false),
-            Event::OutputReady { stage, .. } => (*stage, true),
-            _ => return false,
-        };
-        let gathers = self.job.stage(stage).is_some_and(StageSpec::gathers_statistics);
-        let state = self.job.state.lock();
-        let Some(progress) = state.kernel.stages().get(stage.0 as usize) else {
-            return false;
-        };
-        let reading = matches!(progress.phase, Phase::ReadingInput | Phase::MergingStatistics);
-        reading && (progress.workers.is_empty() || (output && gathers))
-    }
-
-    async fn replay(&mut self) {
-        for event in std::mem::take(&mut self.early) {
-            if self.is_early(&event) {
-                self.early.push(event);
-            } else {
-                self.kernel(event).await;
-            }
         }
     }
 
@@ -332,17 +352,58 @@ impl Driver {
         self.job.changed();
     }
 
+    /// Sends a command to the process of a worker. One that is gone has nothing left to obey with.
+    async fn command(&self, worker: WorkerNumber, command: WorkerCommand) {
+        let process = {
+            let state = self.job.state.lock();
+            state.workers.get(worker.0 as usize).map(|worker| worker.process)
+        };
+        if let Some(process) = process {
+            let _gone = self.controller.pool.send(process, command).await;
+        }
+    }
+
     async fn act(&mut self, action: Action) {
         let (controller, job) = (Arc::clone(&self.controller), Arc::clone(&self.job));
         match action {
             Action::Launch { stage } => {
                 let launch = async move {
-                    Done::Event(match controller.launch(&job, stage).await {
-                        Ok(workers) => Event::Launched { stage, workers },
-                        Err(fault) => Event::StageFailed { stage, fault },
-                    })
+                    match controller.launch(&job, stage).await {
+                        Ok(orders) => Done::Orders {
+                            stage,
+                            first: true,
+                            orders,
+                        },
+                        Err(fault) => Done::Event(Event::StageFailed { stage, fault }),
+                    }
                 };
                 self.work.spawn(launch.instrument(Span::current()));
+            }
+            Action::Relaunch { stage, orders } => {
+                info!(task = %job.id, stage = stage.0, orders = orders.len(), "lost work runs again");
+                let relaunch = async move {
+                    match controller.relaunch(&job, stage, &orders).await {
+                        Ok(orders) => Done::Orders {
+                            stage,
+                            first: false,
+                            orders,
+                        },
+                        Err(fault) => Done::Event(Event::StageFailed { stage, fault }),
+                    }
+                };
+                self.work.spawn(relaunch.instrument(Span::current()));
+            }
+            Action::CancelOrder { stage, order } => {
+                let id = order_id(&job, stage, order);
+                self.command(order.worker, WorkerCommand::Release { id }).await;
+            }
+            Action::SendBoundaries { stage, order } => {
+                let ranges = job.state.lock().stages[stage.0 as usize].ranges.clone();
+                let id = order_id(&job, stage, order);
+                if let Some(ranges) = ranges {
+                    let command = WorkerCommand::SetBoundaries { id, ranges };
+                    self.command(order.worker, command).await;
+                }
             }
             Action::CutBoundaries { stage } => {
                 self.work.spawn(async move {
@@ -404,6 +465,22 @@ impl Driver {
                 self.done = Some(outcome);
             }
         }
+    }
+}
+
+fn attempt(id: &WorkOrderId) -> Attempt {
+    Attempt {
+        worker: id.worker,
+        number: id.attempt,
+    }
+}
+
+fn order_id(job: &Job, stage: StageNumber, order: Attempt) -> WorkOrderId {
+    WorkOrderId {
+        task: job.id.clone(),
+        stage,
+        worker: order.worker,
+        attempt: order.number,
     }
 }
 

@@ -11,75 +11,110 @@ use trilith_proto::id::{AttemptNumber, StageNumber, WorkOrderId, WorkerNumber};
 
 use super::Controller;
 use super::job::{Job, now_ms};
-use super::pool::SlotLease;
-use super::state::WorkerState;
+use super::pool::{ProcessId, SlotLease};
+use super::state::{StageRun, WorkerState};
+use crate::kernel::Attempt;
 use crate::limits;
 use crate::stage::{self, OutputShuffle, StageSpec};
 use crate::trace;
-use crate::worker::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand};
+use crate::worker::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder};
+
+/// The plan or the segments of one worker.
+type Share = (Option<Arc<dyn datafusion::physical_plan::ExecutionPlan>>, Sink);
 
 impl Controller {
-    /// Assigns inputs, gets slots, sends work orders. Returns the workers of the stage.
+    /// Assigns inputs and gets slots. Returns the first work orders of the stage, to be sent.
     pub(crate) async fn launch(
         &self,
         job: &Arc<Job>,
         number: StageNumber,
-    ) -> Result<Vec<WorkerNumber>, Fault> {
+    ) -> Result<Vec<(ProcessId, WorkOrder)>, Fault> {
         let stage = job.stage(number).ok_or_else(|| Fault::unknown("no such stage"))?;
         job.state.lock().stages[number.0 as usize]
             .started_ms
             .get_or_insert(now_ms());
-        let orders = match &stage.plan {
-            Some(_) => self.plan_orders(job, stage).await?,
-            None => self.segment_orders(job, stage).await?,
+        let splits = stage::list_external(stage, &self.worker_config.policy).await?;
+        let files: usize = splits.values().map(Vec::len).sum();
+        self.check_input_files(files, stage)?;
+        job.state.lock().stages[number.0 as usize].splits = splits;
+        let wanted = match &stage.plan {
+            Some(_) => self.assignment(job, stage).worker_count(),
+            None => input_partitions(job, stage).clamp(1, stage.max_workers.max(1)),
         };
-        let workers: Vec<WorkerNumber> = (0..orders.len() as u32).map(WorkerNumber).collect();
-        let mut sends = Vec::with_capacity(orders.len());
+        let workers = self.workers(job, wanted).await?;
+        job.state.lock().stages[number.0 as usize].worker_count = workers;
+        let attempts: Vec<Attempt> = (0..workers)
+            .map(|worker| Attempt {
+                worker: WorkerNumber(worker),
+                number: AttemptNumber(0),
+            })
+            .collect();
+        self.orders(job, stage, &attempts)
+    }
+
+    /// Work orders of these attempts, with new slots for workers that were lost.
+    pub(crate) async fn relaunch(
+        &self,
+        job: &Arc<Job>,
+        number: StageNumber,
+        attempts: &[Attempt],
+    ) -> Result<Vec<(ProcessId, WorkOrder)>, Fault> {
+        let stage = job.stage(number).ok_or_else(|| Fault::unknown("no such stage"))?;
+        for attempt in attempts {
+            self.replace_if_lost(job, attempt.worker).await?;
+        }
+        self.orders(job, stage, attempts)
+    }
+
+    /// Work orders of these attempts. From here on only events of these attempts count.
+    fn orders(
+        &self,
+        job: &Arc<Job>,
+        stage: &StageSpec,
+        attempts: &[Attempt],
+    ) -> Result<Vec<(ProcessId, WorkOrder)>, Fault> {
+        let shares = match &stage.plan {
+            Some(_) => self.plan_shares(job, stage)?,
+            None => self.segment_shares(job, stage)?,
+        };
         let trace_parent = trace::trace_parent(&Span::current());
-        {
-            let mut state = job.state.lock();
-            for (worker, (plan, sink)) in workers.iter().zip(orders) {
-                let Some(slot) = state.workers.get(worker.0 as usize) else {
-                    return Err(Fault::unknown("a worker without a slot"));
-                };
-                let process = slot.process;
-                let local = slot.address == self.worker_config.own_address;
-                let attempt = AttemptNumber(0);
-                let id = WorkOrderId {
-                    task: job.id.clone(),
-                    stage: number,
-                    worker: *worker,
-                    attempt,
-                };
-                let plan = match plan {
-                    Some(plan) if local => Some(PlanSource::Local(plan)),
-                    Some(plan) => {
-                        let bytes = stage::encode_plan(&plan).map_err(|error| Fault::from_error(&error))?;
-                        Some(PlanSource::Encoded(bytes))
-                    }
-                    None => None,
-                };
-                state.stages[number.0 as usize]
-                    .workers
-                    .insert(*worker, id.clone());
-                let order = WorkOrder {
-                    id,
-                    plan,
-                    sink,
-                    settings: self.settings(job),
-                    trace_parent: trace_parent.clone(),
-                };
-                sends.push((process, order));
-            }
+        let number = stage.number;
+        let mut orders = Vec::with_capacity(attempts.len());
+        let mut state = job.state.lock();
+        for attempt in attempts {
+            let index = attempt.worker.0 as usize;
+            let (Some(slot), Some((plan, sink))) = (state.workers.get(index), shares.get(index)) else {
+                return Err(Fault::unknown("a worker without a slot or a share"));
+            };
+            let (process, local) = (slot.process, slot.address == self.worker_config.own_address);
+            let plan = match plan {
+                Some(plan) if local => Some(PlanSource::Local(Arc::clone(plan))),
+                Some(plan) => {
+                    let bytes = stage::encode_plan(plan).map_err(|error| Fault::from_error(&error))?;
+                    Some(PlanSource::Encoded(bytes))
+                }
+                None => None,
+            };
+            let id = WorkOrderId {
+                task: job.id.clone(),
+                stage: number,
+                worker: attempt.worker,
+                attempt: attempt.number,
+            };
+            state.counters.remove(&(number.0, attempt.worker.0));
+            state.stages[number.0 as usize]
+                .workers
+                .insert(attempt.worker, id.clone());
+            let order = WorkOrder {
+                id,
+                plan,
+                sink: of_attempt(sink.clone(), attempt.number),
+                settings: self.settings(job),
+                trace_parent: trace_parent.clone(),
+            };
+            orders.push((process, order));
         }
-        for (process, order) in sends {
-            let task = order.id.worker_task_id();
-            let command = WorkerCommand::Start(Box::new(order));
-            if self.pool.send(process, command).await.is_err() {
-                return Err(Fault::worker_failed(&task, Some("the worker process is gone")));
-            }
-        }
-        Ok(workers)
+        Ok(orders)
     }
 
     fn settings(&self, job: &Job) -> OrderSettings {
@@ -90,18 +125,17 @@ impl Controller {
         }
     }
 
-    async fn plan_orders(
-        &self,
-        job: &Arc<Job>,
-        spec: &StageSpec,
-    ) -> Result<Vec<(Option<Arc<dyn datafusion::physical_plan::ExecutionPlan>>, Sink)>, Fault> {
-        let splits = stage::list_external(spec, &self.worker_config.policy).await?;
-        let files: usize = splits.values().map(Vec::len).sum();
-        self.check_input_files(files, spec)?;
+    fn assignment<'a>(&self, job: &Job, spec: &'a StageSpec) -> stage::Assignment<'a> {
+        let splits = job.state.lock().stages[spec.number.0 as usize].splits.clone();
         let outputs = self.stage_outputs(job, spec);
-        let assignment = stage::assign(spec, splits, outputs, job.planned.context.auto_assignment());
-        let workers = self.workers(job, assignment.worker_count()).await?;
-        let plans = assignment
+        stage::assign(spec, splits, outputs, job.planned.context.auto_assignment())
+    }
+
+    /// What each worker of a stage does.
+    fn plan_shares(&self, job: &Job, spec: &StageSpec) -> Result<Vec<Share>, Fault> {
+        let workers = job.state.lock().stages[spec.number.0 as usize].worker_count;
+        let plans = self
+            .assignment(job, spec)
             .plans(workers)
             .map_err(|error| Fault::from_error(&error))?;
         let shuffle = spec
@@ -138,20 +172,17 @@ impl Controller {
             .collect()
     }
 
-    async fn segment_orders(
-        &self,
-        job: &Arc<Job>,
-        spec: &StageSpec,
-    ) -> Result<Vec<(Option<Arc<dyn datafusion::physical_plan::ExecutionPlan>>, Sink)>, Fault> {
+    /// Which segments each worker writes.
+    fn segment_shares(&self, job: &Job, spec: &StageSpec) -> Result<Vec<Share>, Fault> {
         let input = spec.input_stages().first().copied().unwrap_or(StageNumber(0));
-        let (targets, sources, partitions) = {
+        let partitions = input_partitions(job, spec);
+        let (targets, sources, workers) = {
             let mut state = job.state.lock();
-            let partitions = state.stages[input.0 as usize].partition_count();
-            state.stages[spec.number.0 as usize].input_partition_count = Some(partitions);
-            (state.targets.clone(), state.sources(input.0 as usize), partitions)
+            let run = &mut state.stages[spec.number.0 as usize];
+            run.input_partition_count = Some(partitions);
+            let workers = run.worker_count;
+            (state.targets.clone(), state.sources(input.0 as usize), workers)
         };
-        let wanted = partitions.clamp(1, spec.max_workers.max(1));
-        let workers = self.workers(job, wanted).await?;
         let sink = job
             .graph
             .sink
@@ -160,16 +191,39 @@ impl Controller {
         Ok(deal_targets(targets, workers)
             .into_iter()
             .map(|targets| {
-                (
-                    None,
-                    Sink::Segments(Box::new(SegmentSink {
-                        sources: sources.clone(),
-                        targets,
-                        ..sink.clone()
-                    })),
-                )
+                let sink = SegmentSink {
+                    sources: sources.clone(),
+                    targets,
+                    ..sink.clone()
+                };
+                (None, Sink::Segments(Box::new(sink)))
             })
             .collect())
+    }
+
+    /// Puts a worker whose process is gone on another slot: a free one, or else that of another worker of
+    /// the job, which then does the work of both.
+    async fn replace_if_lost(&self, job: &Job, number: WorkerNumber) -> Result<(), Fault> {
+        let requested_ms = now_ms();
+        let deadline = requested_ms + limits::TASK_START_TIMEOUT_MS;
+        let mut changes = job.changes.subscribe();
+        let mut free = self.pool.try_acquire(1);
+        while !replace(job, number, free.pop(), requested_ms)? {
+            let patience = deadline - now_ms();
+            if patience <= 0 {
+                return Err(Fault::task_start_timeout(
+                    1,
+                    1,
+                    limits::TASK_START_TIMEOUT_MS as u64,
+                ));
+            }
+            // Another stage of the job, which lost the same workers, may find a slot first.
+            free = tokio::select! {
+                leases = self.pool.acquire(1, Duration::from_millis(patience as u64)) => leases.unwrap_or_default(),
+                _ = changes.changed() => Vec::new(),
+            };
+        }
+        Ok(())
     }
 
     /// Makes sure that the job has up to `wanted` workers and says how many it got.
@@ -200,12 +254,15 @@ impl Controller {
         let mut state = job.state.lock();
         for lease in leases {
             let number = WorkerNumber(state.workers.len() as u32);
-            state.workers.push(worker_state(job, number, lease, requested_ms));
+            let place = (lease.process(), lease.address().to_owned());
+            state
+                .workers
+                .push(worker_state(job, number, 0, place, Some(lease), requested_ms));
         }
         Ok((state.workers.len() as u32).min(wanted))
     }
 
-    /// Merges key statistics, cuts boundaries, sends them. Returns the number of partitions.
+    /// Merges key statistics and cuts boundaries, which the job keeps. Returns the number of partitions.
     pub(crate) async fn cut_boundaries(&self, job: &Arc<Job>, number: StageNumber) -> Result<u32, Fault> {
         let stage = job.stage(number).ok_or_else(|| Fault::unknown("no such stage"))?;
         let target = match &stage.shuffle {
@@ -241,39 +298,77 @@ impl Controller {
             });
         }
         let count = ranges.len() as u32;
-        let ranges = Arc::new(ranges);
-        let orders: Vec<_> = {
-            let mut state = job.state.lock();
-            state.stages[number.0 as usize].ranges = Some(Arc::clone(&ranges));
-            let run = &state.stages[number.0 as usize];
-            run.workers
-                .iter()
-                .filter_map(|(worker, id)| Some((state.workers.get(worker.0 as usize)?.process, id.clone())))
-                .collect()
-        };
-        for (process, id) in orders {
-            let task = id.worker_task_id();
-            let command = WorkerCommand::SetBoundaries {
-                id,
-                ranges: Arc::clone(&ranges),
-            };
-            if self.pool.send(process, command).await.is_err() {
-                return Err(Fault::worker_failed(&task, Some("the worker process is gone")));
-            }
-        }
+        job.state.lock().stages[number.0 as usize].ranges = Some(Arc::new(ranges));
         Ok(count)
     }
 }
 
-fn worker_state(job: &Job, number: WorkerNumber, lease: SlotLease, requested_ms: i64) -> WorkerState {
-    let address = lease.address().to_owned();
+/// Gives a lost worker this slot, or else a share of another worker's. False if there is neither.
+fn replace(
+    job: &Job,
+    number: WorkerNumber,
+    lease: Option<SlotLease>,
+    requested_ms: i64,
+) -> Result<bool, Fault> {
+    let mut state = job.state.lock();
+    let living = state.workers.iter().find(|worker| worker.state == "RUNNING");
+    let shared = living.map(|worker| (worker.process, worker.address.clone()));
+    let Some(worker) = state.workers.get_mut(number.0 as usize) else {
+        return Err(Fault::unknown("a worker that never was"));
+    };
+    if worker.state != "FAILED" {
+        return Ok(true);
+    }
+    let own = lease
+        .as_ref()
+        .map(|lease| (lease.process(), lease.address().to_owned()));
+    let Some(place) = own.or(shared) else {
+        return Ok(false);
+    };
+    let next = worker_state(job, number, worker.attempt + 1, place, lease, requested_ms);
+    let mut former = std::mem::replace(worker, next);
+    former.lease = None;
+    state.former_workers.push(former);
+    Ok(true)
+}
+
+/// Partitions of the stage whose rows become segments.
+fn input_partitions(job: &Job, spec: &StageSpec) -> u32 {
+    let input = spec.input_stages().first().copied().unwrap_or(StageNumber(0));
+    let state = job.state.lock();
+    let run = state.stages.get(input.0 as usize);
+    run.map_or(0, StageRun::partition_count)
+}
+
+/// Every attempt writes files of its own: one that was given up but works on can spoil nothing.
+fn of_attempt(mut sink: Sink, attempt: AttemptNumber) -> Sink {
+    if let Sink::Segments(segments) = &mut sink
+        && attempt.0 > 0
+    {
+        for target in &mut segments.targets {
+            let stem = target.path.trim_end_matches(".parquet");
+            target.path = format!("{stem}-{attempt}.parquet");
+        }
+    }
+    sink
+}
+
+fn worker_state(
+    job: &Job,
+    number: WorkerNumber,
+    attempt: u32,
+    (process, address): (ProcessId, String),
+    lease: Option<SlotLease>,
+    requested_ms: i64,
+) -> WorkerState {
     WorkerState {
         number,
-        task_id: format!("{}-worker{}_0", job.id, number.0),
-        process: lease.process(),
+        attempt,
+        task_id: format!("{}-worker{}_{attempt}", job.id, number.0),
+        process,
         description: address.clone(),
         address,
-        lease: Some(lease),
+        lease,
         requested_ms,
         started_ms: Some(now_ms()),
         ended_ms: None,

@@ -205,7 +205,8 @@ impl Controller {
         };
         let (segments, version) = {
             let state = job.state.lock();
-            (state.segments.clone(), state.version.clone().unwrap_or_default())
+            let segments: Vec<SegmentRecord> = state.segments.values().flatten().cloned().collect();
+            (segments, state.version.clone().unwrap_or_default())
         };
         if segments.is_empty() && job.planned.context.fail_on_empty_insert() {
             return Err(Fault::insert_cannot_be_empty(&ingest.datasource));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use trilith_exchange::{BucketStatistics, PartitionRange, StageSource};
+use trilith_input::Split;
 use trilith_proto::id::{WorkOrderId, WorkerNumber};
 use trilith_proto::pb::task as pb;
 use trilith_segment::SegmentRecord;
@@ -16,6 +17,8 @@ use crate::worker::SegmentTarget;
 pub struct WorkerState {
     /// Counts from 0.
     pub number: WorkerNumber,
+    /// Counts from 0; grows when its process is lost and another one takes its place.
+    pub attempt: u32,
     /// "<task>-worker<N>_<attempt>".
     pub task_id: String,
     /// The slot, until the job ends.
@@ -43,7 +46,11 @@ pub struct StageRun {
     pub started_ms: Option<i64>,
     /// When its results were ready.
     pub ended_ms: Option<i64>,
-    /// Work orders, by worker.
+    /// Files of its external inputs, by input number, as they were listed at its launch.
+    pub splits: BTreeMap<usize, Vec<Split>>,
+    /// Workers among which its inputs are dealt.
+    pub worker_count: u32,
+    /// Work orders, by worker: the newest attempt of each.
     pub workers: BTreeMap<WorkerNumber, WorkOrderId>,
     /// Key statistics, by worker, until they are merged.
     pub statistics: BTreeMap<WorkerNumber, Vec<BucketStatistics>>,
@@ -97,6 +104,8 @@ pub struct JobState {
     pub wanted_workers: usize,
     /// Workers, by number.
     pub workers: Vec<WorkerState>,
+    /// Lost workers that others replaced.
+    pub former_workers: Vec<WorkerState>,
     /// Stages, by number.
     pub stages: Vec<StageRun>,
     /// (sequence, counters) by stage and worker.
@@ -105,8 +114,8 @@ pub struct JobState {
     pub warnings: Vec<pb::ErrorReport>,
     /// Segments to write, by partition.
     pub targets: Vec<SegmentTarget>,
-    /// Segments written.
-    pub segments: Vec<SegmentRecord>,
+    /// Segments written, by worker: those of its newest attempt.
+    pub segments: BTreeMap<WorkerNumber, Vec<SegmentRecord>>,
     /// Version of new segments, from the lock.
     pub version: Option<String>,
     /// Rows of a SELECT.
@@ -131,11 +140,12 @@ impl JobState {
             ended_ms: None,
             wanted_workers: 0,
             workers: Vec::new(),
+            former_workers: Vec::new(),
             stages,
             counters: BTreeMap::new(),
             warnings: Vec::new(),
             targets: Vec::new(),
-            segments: Vec::new(),
+            segments: BTreeMap::new(),
             version: None,
             results: None,
             segment_report: None,

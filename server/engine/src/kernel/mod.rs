@@ -1,7 +1,14 @@
 //! The controller's decisions as a pure state machine: no clock, no I/O, no async.
 
+mod events;
+mod progress;
+mod retry;
+#[cfg(test)]
+mod simulation;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::{Action, Event, Kernel, Outcome, Phase, Shape, StageProgress, StageShape};
+pub use events::{Action, Attempt, Event, Outcome, Phase, Shape, StageShape};
+pub use progress::StageProgress;
+pub use state::Kernel;

@@ -1,169 +1,37 @@
 //! The kernel: events in, actions out.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use trilith_proto::fault::{CancelReason, Fault};
-use trilith_proto::id::{StageNumber, WorkerNumber};
+use trilith_proto::fault::{CancelReason, Fault, FaultCode};
+use trilith_proto::id::{AttemptNumber, StageNumber, WorkerNumber};
 
+use super::events::{Action, Attempt, Event, Outcome, Phase, Shape};
+use super::progress::{Boundaries, Order, OrderStep, StageProgress, Start};
 use crate::limits;
-
-/// Phase of a stage as the controller sees it and the report shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Not started.
-    New,
-    /// Workers read their inputs.
-    ReadingInput,
-    /// All inputs are read; key statistics are merged and boundaries cut.
-    MergingStatistics,
-    /// Workers cut their sorted output.
-    PostReading,
-    /// All output can be read.
-    ResultsReady,
-    /// Output was read and released.
-    Finished,
-    /// The stage failed.
-    Failed,
-}
-
-impl Phase {
-    /// The word in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::New => "NEW",
-            Phase::ReadingInput => "READING_INPUT",
-            Phase::MergingStatistics => "MERGING_STATISTICS",
-            Phase::PostReading => "POST_READING",
-            Phase::ResultsReady => "RESULTS_READY",
-            Phase::Finished => "FINISHED",
-            Phase::Failed => "FAILED",
-        }
-    }
-}
-
-/// What the kernel must know of a stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageShape {
-    /// Stages whose output it reads.
-    pub inputs: Vec<StageNumber>,
-    /// Its output is sorted: a phase POST_READING follows the reading.
-    pub sorts: bool,
-    /// Its workers gather key statistics, and boundaries are cut at a barrier.
-    pub gathers_statistics: bool,
-    /// It writes segments, so segment ids are allocated before it starts.
-    pub writes_segments: bool,
-}
-
-/// What the kernel must know of a job. Stages are in order of their numbers; the last is final.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
-    /// One for each stage, index = stage number.
-    pub stages: Vec<StageShape>,
-    /// Its last step publishes segments (INSERT, REPLACE), which cannot be stopped half way; else it keeps
-    /// the rows of a SELECT, which can.
-    pub publishes: bool,
-    /// Milliseconds since the epoch after which the job is cancelled; none without a `timeout`.
-    pub deadline_ms: Option<i64>,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// The job may start: its locks are held.
-    Started,
-    /// Work orders of a stage were sent to these workers.
-    Launched {
-        stage: StageNumber,
-        workers: Vec<WorkerNumber>,
-    },
-    /// A worker read all its input. Only from stages that sort with statistics.
-    InputRead {
-        stage: StageNumber,
-        worker: WorkerNumber,
-    },
-    /// Boundaries of a stage were cut into this many partitions and sent.
-    BoundariesCut {
-        stage: StageNumber,
-        partition_count: u32,
-    },
-    /// Segment ids for the stage were allocated.
-    SegmentsAllocated { stage: StageNumber },
-    /// A worker's output is complete.
-    OutputReady {
-        stage: StageNumber,
-        worker: WorkerNumber,
-    },
-    /// A worker's order, or the controller's own work for a stage, failed.
-    StageFailed { stage: StageNumber, fault: Fault },
-    /// The controller's own work failed outside any stage.
-    ControllerFailed { fault: Fault },
-    /// A worker process is gone; these workers of the job ran there.
-    WorkersLost {
-        workers: Vec<WorkerNumber>,
-        worker_task_id: String,
-        reason: String,
-    },
-    /// Publishing ended well.
-    Published,
-    /// Somebody asked to stop.
-    Cancel { reason: CancelReason },
-    /// Time passes.
-    Tick,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Assign inputs, get slots, send work orders; answer `Launched`.
-    Launch { stage: StageNumber },
-    /// Merge statistics, cut boundaries, send them; answer `BoundariesCut`.
-    CutBoundaries { stage: StageNumber },
-    /// Allocate segment ids for the partitions of the stage's input; answer `SegmentsAllocated`.
-    AllocateSegments { stage: StageNumber },
-    /// Tell workers that nobody reads this stage's output any more.
-    Release { stage: StageNumber },
-    /// Publish segments (or keep result rows), report and final state in one step; answer `Published`.
-    Publish,
-    /// Stop all workers of the job and drop what they hold.
-    StopWorkers,
-    /// The job ended.
-    Finish(Outcome),
-}
-
-/// How a job ends.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Everything that was asked for is there.
-    Success,
-    /// Nothing was published. `stage` is where it failed, if in a stage.
-    Failed {
-        fault: Fault,
-        stage: Option<StageNumber>,
-    },
-}
-
-/// Progress of one stage.
-#[derive(Debug, Clone)]
-pub struct StageProgress {
-    /// Current phase.
-    pub phase: Phase,
-    /// Workers that got an order.
-    pub workers: BTreeSet<WorkerNumber>,
-    /// Output partitions, once known.
-    pub partition_count: u32,
-    input_read: BTreeSet<WorkerNumber>,
-    output_ready: BTreeSet<WorkerNumber>,
-    released: bool,
-}
 
 /// One job.
 #[derive(Debug, Clone)]
 pub struct Kernel {
-    shape: Shape,
-    stages: Vec<StageProgress>,
+    pub(super) shape: Shape,
+    pub(super) stages: Vec<StageProgress>,
     step: Step,
-    /// When the present wait is too long.
-    wait_deadline_ms: Option<i64>,
+    /// Steps of the controller that must be answered, and when that takes too long.
+    waits: BTreeMap<Wait, i64>,
+    /// Reading a SELECT's rows failed; a lost worker may explain it until this time.
+    failed_publish: Option<(Fault, i64)>,
+    /// Workers lost while a SELECT's rows were being read.
+    pub(super) late_losses: Vec<WorkerNumber>,
+    /// Relaunches by worker.
+    pub(super) relaunches: BTreeMap<WorkerNumber, u32>,
+}
+
+/// What the controller was told to do, and has not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wait {
+    Launch(StageNumber),
+    Relaunch(StageNumber),
+    Boundaries(StageNumber),
+    Publish,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,23 +45,15 @@ enum Step {
 impl Kernel {
     /// A job that has not started.
     pub fn new(shape: Shape) -> Kernel {
-        let stages = shape
-            .stages
-            .iter()
-            .map(|_| StageProgress {
-                phase: Phase::New,
-                workers: BTreeSet::new(),
-                partition_count: 0,
-                input_read: BTreeSet::new(),
-                output_ready: BTreeSet::new(),
-                released: false,
-            })
-            .collect();
+        let stages = shape.stages.iter().map(|_| StageProgress::new()).collect();
         Kernel {
             shape,
             stages,
             step: Step::Waiting,
-            wait_deadline_ms: None,
+            waits: BTreeMap::new(),
+            failed_publish: None,
+            late_losses: Vec::new(),
+            relaunches: BTreeMap::new(),
         }
     }
 
@@ -214,18 +74,20 @@ impl Kernel {
         if self.step == Step::Done {
             return Vec::new();
         }
-        match event {
-            Event::Started => self.started(now_ms),
-            Event::Launched { stage, workers } => self.launched(stage, workers),
-            Event::InputRead { stage, worker } => self.input_read(stage, worker, now_ms),
+        let mut actions = match event {
+            Event::Started => self.started(),
+            Event::Launched { stage, workers } => self.launched(stage, &workers),
+            Event::Relaunched { stage, orders } => self.relaunched(stage, &orders),
+            Event::InputRead { stage, order } => self.input_read(stage, order, now_ms),
             Event::BoundariesCut {
                 stage,
                 partition_count,
-            } => self.boundaries_cut(stage, partition_count, now_ms),
-            Event::SegmentsAllocated { stage } => self.segments_allocated(stage, now_ms),
-            Event::OutputReady { stage, worker } => self.output_ready(stage, worker, now_ms),
+            } => self.boundaries_cut(stage, partition_count),
+            Event::SegmentsAllocated { stage } => self.segments_allocated(stage),
+            Event::OutputReady { stage, order } => self.output_ready(stage, order),
+            Event::OrderFailed { stage, order, fault } => self.order_failed(stage, order, fault, now_ms),
             Event::StageFailed { stage, fault } => self.fail(fault, Some(stage)),
-            Event::ControllerFailed { fault } => self.fail(fault, None),
+            Event::ControllerFailed { fault } => self.controller_failed(fault, now_ms),
             Event::WorkersLost {
                 workers,
                 worker_task_id,
@@ -234,167 +96,248 @@ impl Kernel {
             Event::Published => self.published(),
             Event::Cancel { reason } => self.cancel(reason),
             Event::Tick => self.tick(now_ms),
+        };
+        self.refresh();
+        actions.extend(self.advance(now_ms));
+        actions
+    }
+
+    fn refresh(&mut self) {
+        for (progress, shape) in self.stages.iter_mut().zip(&self.shape.stages) {
+            progress.phase = progress.derive_phase(shape.gathers_statistics);
         }
     }
 
-    fn started(&mut self, now_ms: i64) -> Vec<Action> {
-        if self.step != Step::Waiting {
+    fn started(&mut self) -> Vec<Action> {
+        if self.step == Step::Waiting {
+            self.step = Step::Running;
+        }
+        Vec::new()
+    }
+
+    /// Whatever can be begun now: lost orders whose inputs are there, the next stage, publishing.
+    fn advance(&mut self, now_ms: i64) -> Vec<Action> {
+        if self.step != Step::Running {
             return Vec::new();
         }
-        self.step = Step::Running;
-        self.start_ready(now_ms)
-    }
-
-    /// Starts the first stage whose inputs are ready, one at a time.
-    fn start_ready(&mut self, now_ms: i64) -> Vec<Action> {
+        let mut actions = self.relaunch_ready(now_ms);
+        for index in 0..self.stages.len() {
+            if self.stages[index].start == Start::Allocated && self.inputs_ready(index) {
+                actions.push(self.launch(index, now_ms));
+            }
+        }
         let busy = self.stages.iter().any(|stage| {
             matches!(
                 stage.phase,
-                Phase::ReadingInput | Phase::MergingStatistics | Phase::PostReading
+                Phase::ReadingInput | Phase::MergingStatistics | Phase::PostReading | Phase::Retrying
             )
         });
         if busy {
-            return Vec::new();
+            return actions;
         }
-        let next = self
-            .stages
-            .iter()
-            .zip(&self.shape.stages)
-            .position(|(progress, shape)| {
-                progress.phase == Phase::New
-                    && shape
-                        .inputs
-                        .iter()
-                        .all(|input| self.phase(*input) == Some(Phase::ResultsReady))
-            });
-        let Some(index) = next else { return Vec::new() };
-        let stage = StageNumber(index as u32);
-        self.stages[index].phase = Phase::ReadingInput;
+        actions.extend(self.release_read());
+        let next = (0..self.stages.len())
+            .find(|index| self.stages[*index].phase == Phase::New && self.inputs_ready(*index));
+        let Some(index) = next else {
+            if self
+                .stages
+                .last()
+                .is_some_and(|last| last.phase == Phase::ResultsReady)
+            {
+                self.step = Step::Publishing;
+                self.waits
+                    .insert(Wait::Publish, now_ms + limits::PUBLISH_TIMEOUT_MS);
+                actions.push(Action::Publish);
+            }
+            return actions;
+        };
         if self.shape.stages[index].writes_segments {
-            self.wait_deadline_ms = Some(now_ms + limits::PUBLISH_TIMEOUT_MS);
-            return vec![Action::AllocateSegments { stage }];
+            let stage = StageNumber(index as u32);
+            self.stages[index].start = Start::Allocating;
+            let deadline = now_ms + limits::PUBLISH_TIMEOUT_MS;
+            self.waits.insert(Wait::Launch(stage), deadline);
+            actions.push(Action::AllocateSegments { stage });
+        } else {
+            actions.push(self.launch(index, now_ms));
         }
-        self.wait_deadline_ms = Some(now_ms + limits::TASK_START_TIMEOUT_MS + limits::LAUNCH_TIMEOUT_MS);
-        vec![Action::Launch { stage }]
+        self.refresh();
+        actions
+    }
+
+    fn launch(&mut self, index: usize, now_ms: i64) -> Action {
+        let stage = StageNumber(index as u32);
+        self.stages[index].start = Start::Launching;
+        self.waits.insert(Wait::Launch(stage), launch_deadline(now_ms));
+        Action::Launch { stage }
+    }
+
+    pub(super) fn inputs_ready(&self, index: usize) -> bool {
+        self.shape.stages[index]
+            .inputs
+            .iter()
+            .all(|input| self.phase(*input) == Some(Phase::ResultsReady))
+    }
+
+    pub(super) fn expect_relaunch(&mut self, stage: StageNumber, now_ms: i64) {
+        self.waits.insert(Wait::Relaunch(stage), launch_deadline(now_ms));
+    }
+
+    pub(super) fn relaunch_answered(&mut self, stage: StageNumber) {
+        let sending = self.stages.get(stage.0 as usize).is_some_and(|progress| {
+            progress
+                .orders
+                .values()
+                .any(|order| order.step == OrderStep::Sending)
+        });
+        if !sending {
+            self.waits.remove(&Wait::Relaunch(stage));
+        }
     }
 
     fn phase(&self, stage: StageNumber) -> Option<Phase> {
         self.stages.get(stage.0 as usize).map(|progress| progress.phase)
     }
 
-    fn segments_allocated(&mut self, stage: StageNumber, now_ms: i64) -> Vec<Action> {
-        let index = stage.0 as usize;
-        let expected = self.phase(stage) == Some(Phase::ReadingInput)
-            && self.shape.stages[index].writes_segments
-            && self.stages[index].workers.is_empty();
-        if !expected {
-            return Vec::new();
+    fn segments_allocated(&mut self, stage: StageNumber) -> Vec<Action> {
+        if let Some(progress) = self.stages.get_mut(stage.0 as usize)
+            && progress.start == Start::Allocating
+        {
+            progress.start = Start::Allocated;
+            self.waits.remove(&Wait::Launch(stage));
         }
-        self.wait_deadline_ms = Some(now_ms + limits::TASK_START_TIMEOUT_MS + limits::LAUNCH_TIMEOUT_MS);
-        vec![Action::Launch { stage }]
-    }
-
-    fn launched(&mut self, stage: StageNumber, workers: Vec<WorkerNumber>) -> Vec<Action> {
-        if self.phase(stage) != Some(Phase::ReadingInput) {
-            return Vec::new();
-        }
-        let progress = &mut self.stages[stage.0 as usize];
-        if !progress.workers.is_empty() {
-            return Vec::new();
-        }
-        progress.workers = workers.into_iter().collect();
-        // From here on workers send heartbeats, and losing one is an event: no deadline on honest work.
-        self.wait_deadline_ms = None;
         Vec::new()
     }
 
-    fn input_read(&mut self, stage: StageNumber, worker: WorkerNumber, now_ms: i64) -> Vec<Action> {
-        let index = stage.0 as usize;
-        if self.phase(stage) != Some(Phase::ReadingInput) || !self.shape.stages[index].gathers_statistics {
+    fn launched(&mut self, stage: StageNumber, workers: &[WorkerNumber]) -> Vec<Action> {
+        let Some(progress) = self.stages.get_mut(stage.0 as usize) else {
+            return Vec::new();
+        };
+        if progress.start != Start::Launching || workers.is_empty() {
             return Vec::new();
         }
-        let progress = &mut self.stages[index];
-        if !progress.workers.contains(&worker) {
+        progress.start = Start::Launched;
+        let stale = std::mem::take(&mut progress.stale_launch);
+        progress.orders = workers
+            .iter()
+            .map(|worker| {
+                let order = Order {
+                    attempt: AttemptNumber(0),
+                    step: OrderStep::Running,
+                    gone: false,
+                    not_before_ms: 0,
+                };
+                (*worker, order)
+            })
+            .collect();
+        // From here on workers send heartbeats, and losing one is an event: no deadline on honest work.
+        self.waits.remove(&Wait::Launch(stage));
+        if stale {
+            return self.restart_orders(stage);
+        }
+        Vec::new()
+    }
+
+    /// The order, if this attempt is the newest and was sent.
+    pub(super) fn running(&mut self, stage: StageNumber, attempt: Attempt) -> Option<&mut Order> {
+        let progress = self.stages.get_mut(stage.0 as usize)?;
+        if matches!(progress.phase, Phase::Finished | Phase::Failed) {
+            return None;
+        }
+        let order = progress.orders.get_mut(&attempt.worker)?;
+        (order.attempt == attempt.number && order.step >= OrderStep::Sending).then_some(order)
+    }
+
+    fn input_read(&mut self, stage: StageNumber, attempt: Attempt, now_ms: i64) -> Vec<Action> {
+        let gathers = self
+            .shape
+            .stages
+            .get(stage.0 as usize)
+            .is_some_and(|shape| shape.gathers_statistics);
+        let Some(order) = self.running(stage, attempt) else {
+            return Vec::new();
+        };
+        if !gathers || order.step >= OrderStep::InputRead {
             return Vec::new();
         }
-        progress.input_read.insert(worker);
-        if progress.input_read != progress.workers {
-            return Vec::new();
+        order.step = OrderStep::InputRead;
+        let progress = &mut self.stages[stage.0 as usize];
+        match progress.boundaries {
+            Boundaries::Cut => {
+                return vec![Action::SendBoundaries {
+                    stage,
+                    order: attempt,
+                }];
+            }
+            Boundaries::None if progress.all_at_least(OrderStep::InputRead) => {}
+            _ => return Vec::new(),
         }
-        progress.phase = Phase::MergingStatistics;
-        self.wait_deadline_ms = Some(now_ms + limits::BOUNDARIES_TIMEOUT_MS);
+        progress.boundaries = Boundaries::Cutting;
+        let deadline = now_ms + limits::BOUNDARIES_TIMEOUT_MS;
+        self.waits.insert(Wait::Boundaries(stage), deadline);
         vec![Action::CutBoundaries { stage }]
     }
 
-    fn boundaries_cut(&mut self, stage: StageNumber, partition_count: u32, now_ms: i64) -> Vec<Action> {
-        if self.phase(stage) != Some(Phase::MergingStatistics) {
+    fn boundaries_cut(&mut self, stage: StageNumber, partition_count: u32) -> Vec<Action> {
+        let Some(progress) = self.stages.get_mut(stage.0 as usize) else {
+            return Vec::new();
+        };
+        if progress.boundaries != Boundaries::Cutting {
             return Vec::new();
         }
-        let progress = &mut self.stages[stage.0 as usize];
-        progress.phase = Phase::PostReading;
+        progress.boundaries = Boundaries::Cut;
         progress.partition_count = partition_count;
-        self.wait_deadline_ms = Some(now_ms + limits::BOUNDARIES_TIMEOUT_MS);
+        self.waits.remove(&Wait::Boundaries(stage));
+        progress
+            .orders
+            .iter()
+            .filter(|(_, order)| order.step == OrderStep::InputRead)
+            .map(|(worker, order)| Action::SendBoundaries {
+                stage,
+                order: Attempt {
+                    worker: *worker,
+                    number: order.attempt,
+                },
+            })
+            .collect()
+    }
+
+    fn output_ready(&mut self, stage: StageNumber, attempt: Attempt) -> Vec<Action> {
+        let Some(shape) = self.shape.stages.get(stage.0 as usize) else {
+            return Vec::new();
+        };
+        let gathers = shape.gathers_statistics;
+        let cut = self.stages[stage.0 as usize].boundaries == Boundaries::Cut;
+        if let Some(order) = self.running(stage, attempt)
+            && (!gathers || (cut && order.step >= OrderStep::InputRead))
+        {
+            order.step = OrderStep::OutputReady;
+        }
         Vec::new()
     }
 
-    fn output_ready(&mut self, stage: StageNumber, worker: WorkerNumber, now_ms: i64) -> Vec<Action> {
-        let index = stage.0 as usize;
-        let shape = match self.shape.stages.get(index) {
-            Some(shape) => shape.clone(),
-            None => return Vec::new(),
-        };
-        let expected = match self.stages[index].phase {
-            Phase::ReadingInput => !shape.gathers_statistics,
-            Phase::PostReading => true,
-            _ => false,
-        };
-        let progress = &mut self.stages[index];
-        if !expected || !progress.workers.contains(&worker) {
+    /// Releases outputs that nobody still has to read.
+    fn release_read(&mut self) -> Vec<Action> {
+        if self.shape.fault_tolerant {
             return Vec::new();
         }
-        progress.output_ready.insert(worker);
-        if shape.sorts && progress.phase == Phase::ReadingInput {
-            // A local sort: whoever reports output has read its input.
-            progress.input_read.insert(worker);
-        }
-        if progress.output_ready != progress.workers {
-            return Vec::new();
-        }
-        progress.phase = Phase::ResultsReady;
-        self.wait_deadline_ms = None;
-        self.after_results(stage, now_ms)
-    }
-
-    fn after_results(&mut self, stage: StageNumber, now_ms: i64) -> Vec<Action> {
-        let mut actions = self.release_inputs(stage);
-        if stage.0 as usize + 1 < self.stages.len() {
-            actions.extend(self.start_ready(now_ms));
-            return actions;
-        }
-        self.step = Step::Publishing;
-        self.wait_deadline_ms = Some(now_ms + limits::PUBLISH_TIMEOUT_MS);
-        actions.push(Action::Publish);
-        actions
-    }
-
-    /// Releases the inputs of a stage that nobody else still has to read.
-    fn release_inputs(&mut self, stage: StageNumber) -> Vec<Action> {
         let mut actions = Vec::new();
-        for input in self.shape.stages[stage.0 as usize].inputs.clone() {
-            let still_read = self
+        for index in 0..self.stages.len() {
+            let stage = StageNumber(index as u32);
+            let mut readers = self
                 .shape
                 .stages
                 .iter()
                 .zip(&self.stages)
-                .any(|(shape, progress)| {
-                    shape.inputs.contains(&input)
-                        && !matches!(progress.phase, Phase::ResultsReady | Phase::Finished)
-                });
-            let progress = &mut self.stages[input.0 as usize];
-            if !still_read && !progress.released {
+                .filter(|(shape, _)| shape.inputs.contains(&stage))
+                .peekable();
+            let read = readers.peek().is_some()
+                && readers
+                    .all(|(_, progress)| matches!(progress.phase, Phase::ResultsReady | Phase::Finished));
+            let progress = &mut self.stages[index];
+            if read && !progress.released {
                 progress.released = true;
                 progress.phase = Phase::Finished;
-                actions.push(Action::Release { stage: input });
+                actions.push(Action::Release { stage });
             }
         }
         actions
@@ -404,17 +347,41 @@ impl Kernel {
         if self.step != Step::Publishing {
             return Vec::new();
         }
-        self.finish_stages();
+        self.step = Step::Done;
+        self.mark_finished();
         vec![Action::StopWorkers, Action::Finish(Outcome::Success)]
     }
 
-    fn is_publishing(&self) -> bool {
+    pub(super) fn is_publishing(&self) -> bool {
         self.step == Step::Publishing && self.shape.publishes
     }
 
-    fn finish_stages(&mut self) {
-        self.step = Step::Done;
-        self.mark_finished();
+    /// The rows of a SELECT are being kept; that can be tried again.
+    pub(super) fn is_keeping_results(&self) -> bool {
+        self.step == Step::Publishing && !self.shape.publishes
+    }
+
+    fn controller_failed(&mut self, fault: Fault, now_ms: i64) -> Vec<Action> {
+        if self.shape.fault_tolerant && self.is_keeping_results() && is_retryable(&fault) {
+            // The worker that held the rows may be lost, of which the controller hears in a moment.
+            self.waits.remove(&Wait::Publish);
+            let reason = fault.to_string();
+            self.failed_publish = Some((fault, now_ms + limits::LOSS_NOTICE_MS));
+            return match self.late_losses.first() {
+                Some(worker) => self.workers_lost(&[], &format!("worker{}", worker.0), &reason),
+                None => Vec::new(),
+            };
+        }
+        self.fail(fault, None)
+    }
+
+    /// If rows of a SELECT could not be read: goes back to making them, for their worker is lost.
+    pub(super) fn resume_publish(&mut self) -> bool {
+        let failed = self.failed_publish.take().is_some();
+        if failed {
+            self.step = Step::Running;
+        }
+        failed
     }
 
     /// Shows every stage as finished: the report of a success is written before the kernel hears of it.
@@ -424,7 +391,7 @@ impl Kernel {
         }
     }
 
-    fn fail(&mut self, fault: Fault, stage: Option<StageNumber>) -> Vec<Action> {
+    pub(super) fn fail(&mut self, fault: Fault, stage: Option<StageNumber>) -> Vec<Action> {
         if let Some(progress) = stage.and_then(|stage| self.stages.get_mut(stage.0 as usize)) {
             progress.phase = Phase::Failed;
         }
@@ -443,24 +410,6 @@ impl Kernel {
         self.fail(Fault::canceled(reason), None)
     }
 
-    fn workers_lost(&mut self, workers: &[WorkerNumber], worker_task_id: &str, reason: &str) -> Vec<Action> {
-        if self.is_publishing() {
-            // Every segment is written already; no worker is needed any more.
-            return Vec::new();
-        }
-        let needed = self.stages.iter().position(|progress| {
-            !matches!(progress.phase, Phase::New | Phase::Finished | Phase::Failed)
-                && workers.iter().any(|worker| progress.workers.contains(worker))
-        });
-        match needed {
-            Some(index) => {
-                let fault = Fault::worker_failed(worker_task_id, Some(reason));
-                self.fail(fault, Some(StageNumber(index as u32)))
-            }
-            None => Vec::new(),
-        }
-    }
-
     fn tick(&mut self, now_ms: i64) -> Vec<Action> {
         if self.is_publishing() {
             return Vec::new();
@@ -468,9 +417,26 @@ impl Kernel {
         if self.shape.deadline_ms.is_some_and(|deadline| now_ms >= deadline) {
             return self.cancel(CancelReason::QueryTimeout);
         }
-        if self.wait_deadline_ms.is_some_and(|deadline| now_ms >= deadline) {
+        if let Some((fault, until)) = self.failed_publish.clone()
+            && now_ms >= until
+        {
+            return self.fail(fault, None);
+        }
+        if self.waits.values().any(|deadline| now_ms >= *deadline) {
             return self.fail(Fault::unknown("a step of the job did not end in time"), None);
         }
         Vec::new()
     }
+}
+
+fn launch_deadline(now_ms: i64) -> i64 {
+    now_ms + limits::TASK_START_TIMEOUT_MS + limits::LAUNCH_TIMEOUT_MS
+}
+
+/// Faults after which another attempt may do better.
+pub(super) fn is_retryable(fault: &Fault) -> bool {
+    matches!(
+        fault.code,
+        FaultCode::Canceled | FaultCode::UnknownError | FaultCode::WorkerRpcFailed
+    )
 }

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use trilith_proto::fault::{CancelReason, Fault, FaultCode};
-use trilith_proto::id::{StageNumber, WorkerNumber};
+use trilith_proto::id::{AttemptNumber, StageNumber, WorkerNumber};
 
-use super::{Action, Event, Kernel, Outcome, Phase, Shape, StageShape};
+use super::{Action, Attempt, Event, Kernel, Outcome, Phase, Shape, StageShape};
 
 fn ingest_shape() -> Shape {
     Shape {
@@ -21,6 +21,7 @@ fn ingest_shape() -> Shape {
             },
         ],
         publishes: true,
+        fault_tolerant: false,
         deadline_ms: None,
     }
 }
@@ -41,6 +42,7 @@ fn select_shape() -> Shape {
     Shape {
         stages: vec![scan, limit],
         publishes: false,
+        fault_tolerant: false,
         deadline_ms: Some(10_000),
     }
 }
@@ -49,6 +51,13 @@ const S0: StageNumber = StageNumber(0);
 const S1: StageNumber = StageNumber(1);
 const W0: WorkerNumber = WorkerNumber(0);
 const W1: WorkerNumber = WorkerNumber(1);
+
+fn first(worker: WorkerNumber) -> Attempt {
+    Attempt {
+        worker,
+        number: AttemptNumber(0),
+    }
+}
 
 fn launched(stage: StageNumber, workers: &[WorkerNumber]) -> Event {
     Event::Launched {
@@ -70,7 +79,7 @@ fn an_ingestion_passes_every_phase_in_order() {
         (
             Event::InputRead {
                 stage: S0,
-                worker: W1,
+                order: first(W1),
             },
             vec![],
             Phase::ReadingInput,
@@ -79,7 +88,7 @@ fn an_ingestion_passes_every_phase_in_order() {
         (
             Event::InputRead {
                 stage: S0,
-                worker: W1,
+                order: first(W1),
             },
             vec![],
             Phase::ReadingInput,
@@ -88,7 +97,7 @@ fn an_ingestion_passes_every_phase_in_order() {
         (
             Event::InputRead {
                 stage: S0,
-                worker: W0,
+                order: first(W0),
             },
             vec![Action::CutBoundaries { stage: S0 }],
             Phase::MergingStatistics,
@@ -99,14 +108,23 @@ fn an_ingestion_passes_every_phase_in_order() {
                 stage: S0,
                 partition_count: 3,
             },
-            vec![],
+            vec![
+                Action::SendBoundaries {
+                    stage: S0,
+                    order: first(W0),
+                },
+                Action::SendBoundaries {
+                    stage: S0,
+                    order: first(W1),
+                },
+            ],
             Phase::PostReading,
             Phase::New,
         ),
         (
             Event::OutputReady {
                 stage: S0,
-                worker: W0,
+                order: first(W0),
             },
             vec![],
             Phase::PostReading,
@@ -115,7 +133,7 @@ fn an_ingestion_passes_every_phase_in_order() {
         (
             Event::OutputReady {
                 stage: S0,
-                worker: W1,
+                order: first(W1),
             },
             vec![Action::AllocateSegments { stage: S1 }],
             Phase::ResultsReady,
@@ -136,7 +154,7 @@ fn an_ingestion_passes_every_phase_in_order() {
         (
             Event::OutputReady {
                 stage: S1,
-                worker: W0,
+                order: first(W0),
             },
             vec![Action::Release { stage: S0 }, Action::Publish],
             Phase::Finished,
@@ -217,7 +235,7 @@ fn a_timeout_cancels_and_a_publish_that_began_is_not_cancelled() {
         launched(S0, &[W0]),
         Event::InputRead {
             stage: S0,
-            worker: W0,
+            order: first(W0),
         },
         Event::BoundariesCut {
             stage: S0,
@@ -225,13 +243,13 @@ fn a_timeout_cancels_and_a_publish_that_began_is_not_cancelled() {
         },
         Event::OutputReady {
             stage: S0,
-            worker: W0,
+            order: first(W0),
         },
         Event::SegmentsAllocated { stage: S1 },
         launched(S1, &[W0]),
         Event::OutputReady {
             stage: S1,
-            worker: W0,
+            order: first(W0),
         },
     ] {
         kernel.on_event(event, 0);
@@ -270,13 +288,19 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Started),
         (stage.clone(), proptest::collection::vec(worker.clone(), 1..3))
             .prop_map(|(stage, workers)| Event::Launched { stage, workers }),
-        (stage.clone(), worker.clone()).prop_map(|(stage, worker)| Event::InputRead { stage, worker }),
+        (stage.clone(), worker.clone()).prop_map(|(stage, worker)| Event::InputRead {
+            stage,
+            order: first(worker)
+        }),
         (stage.clone(), 0u32..4).prop_map(|(stage, partition_count)| Event::BoundariesCut {
             stage,
             partition_count
         }),
         stage.clone().prop_map(|stage| Event::SegmentsAllocated { stage }),
-        (stage.clone(), worker.clone()).prop_map(|(stage, worker)| Event::OutputReady { stage, worker }),
+        (stage.clone(), worker.clone()).prop_map(|(stage, worker)| Event::OutputReady {
+            stage,
+            order: first(worker)
+        }),
         stage.prop_map(|stage| Event::StageFailed {
             stage,
             fault: Fault::unknown("x")

@@ -77,11 +77,7 @@ fn status(parts: &ReportParts<'_>, state: &JobState) -> pb::StatusReport {
         warnings: state.warnings.clone(),
         start_time_ms: state.started_ms,
         duration_ms: state.started_ms.map_or(-1, |start| (end - start).max(0)),
-        workers: state
-            .workers
-            .iter()
-            .map(|worker| worker_report(worker, parts))
-            .collect(),
+        workers: worker_reports(parts, state),
         pending_tasks: pending as i32,
         running_tasks: running as i32 + 1,
         segment_report: state.segment_report.clone(),
@@ -89,11 +85,21 @@ fn status(parts: &ReportParts<'_>, state: &JobState) -> pb::StatusReport {
     }
 }
 
+/// All attempts of all workers, in order.
+fn worker_reports(parts: &ReportParts<'_>, state: &JobState) -> Vec<pb::WorkerReport> {
+    let mut workers: Vec<&WorkerState> = state.workers.iter().chain(&state.former_workers).collect();
+    workers.sort_by_key(|worker| (worker.number, worker.attempt));
+    workers
+        .into_iter()
+        .map(|worker| worker_report(worker, parts))
+        .collect()
+}
+
 fn worker_report(worker: &WorkerState, parts: &ReportParts<'_>) -> pb::WorkerReport {
     let started = worker.started_ms.unwrap_or(parts.now_ms);
     pb::WorkerReport {
         worker_number: worker.number.0,
-        attempt_number: 0,
+        attempt_number: worker.attempt,
         worker_id: worker.task_id.clone(),
         state: worker.state.to_owned(),
         duration_ms: worker

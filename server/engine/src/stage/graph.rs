@@ -89,7 +89,7 @@ pub struct StageGraph {
 
 impl StageGraph {
     /// What the kernel must know.
-    pub fn shape(&self, deadline_ms: Option<i64>) -> Shape {
+    pub fn shape(&self, deadline_ms: Option<i64>, fault_tolerant: bool) -> Shape {
         let stages = self
             .stages
             .iter()
@@ -104,6 +104,7 @@ impl StageGraph {
             stages,
             publishes: self.sink.is_some(),
             deadline_ms,
+            fault_tolerant,
         }
     }
 }

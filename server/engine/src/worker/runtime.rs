@@ -102,7 +102,13 @@ impl WorkerRuntime {
                     debug!(%id, "boundaries for an order that does not wait for them");
                 }
             }
-            WorkerCommand::Release { id } => self.config.exchange.release(&id),
+            WorkerCommand::Release { id } => {
+                // Work whose output nobody wants is not worth finishing.
+                if let Some(order) = self.orders.lock().get(&id) {
+                    order.cancel.cancel();
+                }
+                self.config.exchange.release(&id);
+            }
             WorkerCommand::CancelTask { task } => self.cancel_task(&task),
         }
     }

@@ -1,0 +1,168 @@
+//! What the kernel hears and says.
+
+use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::id::{AttemptNumber, StageNumber, WorkerNumber};
+
+/// Phase of a stage as the controller sees it and the report shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not started.
+    New,
+    /// Workers read their inputs.
+    ReadingInput,
+    /// All inputs are read; key statistics are merged and boundaries cut.
+    MergingStatistics,
+    /// Workers cut their sorted output.
+    PostReading,
+    /// Work orders of lost workers run again.
+    Retrying,
+    /// All output can be read.
+    ResultsReady,
+    /// Output was read and released.
+    Finished,
+    /// The stage failed.
+    Failed,
+}
+
+impl Phase {
+    /// The word in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::New => "NEW",
+            Phase::ReadingInput => "READING_INPUT",
+            Phase::MergingStatistics => "MERGING_STATISTICS",
+            Phase::PostReading => "POST_READING",
+            Phase::Retrying => "RETRYING",
+            Phase::ResultsReady => "RESULTS_READY",
+            Phase::Finished => "FINISHED",
+            Phase::Failed => "FAILED",
+        }
+    }
+}
+
+/// What the kernel must know of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageShape {
+    /// Stages whose output it reads.
+    pub inputs: Vec<StageNumber>,
+    /// Its output is sorted: a phase POST_READING follows the reading.
+    pub sorts: bool,
+    /// Its workers gather key statistics, and boundaries are cut at a barrier.
+    pub gathers_statistics: bool,
+    /// It writes segments, so segment ids are allocated before it starts.
+    pub writes_segments: bool,
+}
+
+/// What the kernel must know of a job. Stages are in order of their numbers; the last is final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// One for each stage, index = stage number.
+    pub stages: Vec<StageShape>,
+    /// Its last step publishes segments (INSERT, REPLACE), which cannot be stopped half way; else it keeps
+    /// the rows of a SELECT, which can.
+    pub publishes: bool,
+    /// Lost work runs again (`faultTolerance`). Outputs are kept until the job ends, because a later loss may
+    /// need them once more.
+    pub fault_tolerant: bool,
+    /// Milliseconds since the epoch after which the job is cancelled; none without a `timeout`.
+    pub deadline_ms: Option<i64>,
+}
+
+/// One attempt of one worker at a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempt {
+    /// Which worker of the job.
+    pub worker: WorkerNumber,
+    /// Counts from 0.
+    pub number: AttemptNumber,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The job may start: its locks are held.
+    Started,
+    /// Work orders of a stage were sent to these workers, as their first attempts.
+    Launched {
+        stage: StageNumber,
+        workers: Vec<WorkerNumber>,
+    },
+    /// These attempts were sent.
+    Relaunched {
+        stage: StageNumber,
+        orders: Vec<Attempt>,
+    },
+    /// A worker read all its input. Only from stages that sort with statistics.
+    InputRead { stage: StageNumber, order: Attempt },
+    /// Boundaries of a stage were cut into this many partitions.
+    BoundariesCut {
+        stage: StageNumber,
+        partition_count: u32,
+    },
+    /// Segment ids for the stage were allocated.
+    SegmentsAllocated { stage: StageNumber },
+    /// A worker's output is complete.
+    OutputReady { stage: StageNumber, order: Attempt },
+    /// A worker's order failed.
+    OrderFailed {
+        stage: StageNumber,
+        order: Attempt,
+        fault: Fault,
+    },
+    /// The controller's own work for a stage failed.
+    StageFailed { stage: StageNumber, fault: Fault },
+    /// The controller's own work failed outside any stage.
+    ControllerFailed { fault: Fault },
+    /// A worker process is gone; these workers of the job ran there.
+    WorkersLost {
+        workers: Vec<WorkerNumber>,
+        worker_task_id: String,
+        reason: String,
+    },
+    /// Publishing ended well.
+    Published,
+    /// Somebody asked to stop.
+    Cancel { reason: CancelReason },
+    /// Time passes.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Assign inputs, get slots, send work orders; answer `Launched`.
+    Launch { stage: StageNumber },
+    /// Send these attempts, on new slots where a worker was lost; answer `Relaunched`.
+    Relaunch {
+        stage: StageNumber,
+        orders: Vec<Attempt>,
+    },
+    /// Stop this attempt and drop its output: it read from an attempt that is lost.
+    CancelOrder { stage: StageNumber, order: Attempt },
+    /// Send the boundaries that were cut to an attempt that has read its input.
+    SendBoundaries { stage: StageNumber, order: Attempt },
+    /// Merge statistics, cut boundaries; answer `BoundariesCut`.
+    CutBoundaries { stage: StageNumber },
+    /// Allocate segment ids for the partitions of the stage's input; answer `SegmentsAllocated`.
+    AllocateSegments { stage: StageNumber },
+    /// Tell workers that nobody reads this stage's output any more.
+    Release { stage: StageNumber },
+    /// Publish segments (or keep result rows), report and final state in one step; answer `Published`.
+    Publish,
+    /// Stop all workers of the job and drop what they hold.
+    StopWorkers,
+    /// The job ended.
+    Finish(Outcome),
+}
+
+/// How a job ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Everything that was asked for is there.
+    Success,
+    /// Nothing was published. `stage` is where it failed, if in a stage.
+    Failed {
+        fault: Fault,
+        stage: Option<StageNumber>,
+    },
+}
