@@ -53,6 +53,8 @@ async fn joins_and_subqueries_give_the_same_rows_as_a_task_and_at_once() {
         "SELECT a.n, b.n AS m FROM numbers a LEFT JOIN (SELECT * FROM numbers WHERE n < 50) b ON a.n = b.n ORDER BY 1",
         "SELECT k, COUNT(*) AS c, MIN(n) AS m FROM numbers GROUP BY k HAVING COUNT(*) > 14 ORDER BY 3",
         "SELECT n FROM numbers WHERE n IN (SELECT MAX(n) FROM numbers GROUP BY k) ORDER BY n",
+        "SELECT n FROM numbers WHERE n NOT IN (SELECT MAX(n) FROM numbers GROUP BY k) ORDER BY n",
+        "SELECT n FROM numbers WHERE k NOT IN (SELECT CASE WHEN n > 3 THEN k END FROM numbers) ORDER BY n",
         "SELECT n FROM numbers WHERE n > (SELECT AVG(n) FROM numbers) ORDER BY n DESC LIMIT 3",
         "SELECT COUNT(*) AS c FROM (SELECT n FROM numbers UNION ALL SELECT n FROM numbers)",
         "SELECT COUNT(*) AS c, SUM(n) AS s FROM numbers WHERE n > 1000",

@@ -1,5 +1,7 @@
 //! The program `trilith`.
 
+mod allocator;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 

@@ -16,6 +16,10 @@ pub(crate) fn cut(cutter: &mut Cutter, plan: &Arc<dyn ExecutionPlan>) -> Result<
         if *join.partition_mode() == PartitionMode::Partitioned {
             return Ok(None);
         }
+        if join.null_aware {
+            // NOT IN: a single null anywhere on the right side empties the result.
+            return one_worker(cutter, plan).map(Some);
+        }
         if !left_once(*join.join_type()) {
             return broadcast_left(cutter, plan).map(Some);
         }
