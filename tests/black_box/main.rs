@@ -5,6 +5,7 @@ mod errors;
 mod faults;
 mod harness;
 mod ingest;
+mod parallel;
 mod queries;
 mod retries;
 mod wire;

@@ -8,8 +8,11 @@ pub const CLUSTERED_BY_COLUMNS_MAX: usize = 1_500;
 pub const WORKERS_MAX: u32 = 1_000;
 /// Output partitions of a stage; above it `TooManyPartitions`.
 pub const PARTITIONS_MAX: u64 = 25_000;
-/// Milliseconds that a task waits for its first worker slots; then `TaskStartTimeout`.
+/// Milliseconds that a task waits for its first worker slots, unless the server is set otherwise; then
+/// `TaskStartTimeout`.
 pub const TASK_START_TIMEOUT_MS: i64 = 600_000;
+/// How often later tasks may be given slots before a task that waits for many.
+pub const SLOT_OVERTAKES_MAX: u32 = 16;
 /// Milliseconds between two steps of a stage's launch and its first sign of life; then `WorkerFailed`.
 pub const LAUNCH_TIMEOUT_MS: i64 = 120_000;
 /// Milliseconds that a worker may take to cut its sorted output once it has the boundaries.

@@ -33,26 +33,33 @@ impl Compression {
         }
     }
 
-    fn reader(self, file: File) -> io::Result<Box<dyn Read + Send>> {
-        let buffered = |file: File| io::BufReader::with_capacity(256 * 1024, file);
+    /// The text of a file.
+    pub(crate) fn reader(self, file: File) -> io::Result<Box<dyn Read + Send>> {
+        if self != Compression::Zip {
+            return self.stream(file);
+        }
+        let mut archive = zip::ZipArchive::new(file).map_err(io::Error::other)?;
+        if archive.is_empty() {
+            return Ok(Box::new(io::empty()));
+        }
+        // Only the first entry counts. It is spooled, since an entry borrows its archive.
+        let mut entry = archive.by_index(0).map_err(io::Error::other)?;
+        let mut spooled = tempfile::tempfile()?;
+        io::copy(&mut entry, &mut spooled)?;
+        io::Seek::rewind(&mut spooled)?;
+        Ok(Box::new(spooled))
+    }
+
+    /// The text of a stream, or of whole frames of one. A zip archive is no stream.
+    pub(crate) fn stream(self, bytes: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+        let buffered = |bytes| io::BufReader::with_capacity(256 * 1024, bytes);
         Ok(match self {
-            Compression::None => Box::new(file),
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(file))),
-            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(buffered(file))?),
-            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(file))),
-            Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(buffered(file))),
-            Compression::Zip => {
-                let mut archive = zip::ZipArchive::new(file).map_err(io::Error::other)?;
-                if archive.is_empty() {
-                    return Ok(Box::new(io::empty()));
-                }
-                // Only the first entry counts. It is spooled, since an entry borrows its archive.
-                let mut entry = archive.by_index(0).map_err(io::Error::other)?;
-                let mut spooled = tempfile::tempfile()?;
-                io::copy(&mut entry, &mut spooled)?;
-                io::Seek::rewind(&mut spooled)?;
-                Box::new(spooled)
-            }
+            Compression::None => Box::new(bytes),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(bytes))),
+            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(buffered(bytes))?),
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(bytes))),
+            Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(buffered(bytes))),
+            Compression::Zip => return Err(io::Error::from(io::ErrorKind::Unsupported)),
         })
     }
 }
@@ -81,18 +88,17 @@ impl<'scope> Blocks<'scope> {
         }
     }
 
-    /// Blocks of a file. Decompression runs beside the parser.
+    /// Blocks of a file's text. Decompression runs beside the parser.
     pub(crate) fn file<'env>(
-        file: File,
+        mut reader: Box<dyn Read + Send>,
         compression: Compression,
         scope: &'scope Scope<'scope, 'env>,
-    ) -> io::Result<Blocks<'scope>> {
-        let mut reader = compression.reader(file)?;
+    ) -> Blocks<'scope> {
         if compression == Compression::None || compression == Compression::Zip {
-            return Ok(Blocks::Direct {
+            return Blocks::Direct {
                 reader,
                 spare: Vec::new(),
-            });
+            };
         }
         let (full_sender, full) = sync_channel(QUEUED_BLOCKS);
         let (empty, empty_receiver) = sync_channel::<Vec<u8>>(QUEUED_BLOCKS + 2);
@@ -107,11 +113,11 @@ impl<'scope> Blocks<'scope> {
                 }
             }
         });
-        Ok(Blocks::Threaded {
+        Blocks::Threaded {
             full,
             empty,
             _thread: thread,
-        })
+        }
     }
 
     /// The next block; empty at the end.

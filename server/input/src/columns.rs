@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float32Builder, Float64Builder, Int64Builder, ListBuilder, StringBuilder};
 use serde_json::Value as Json;
 use trilith_proto::column::ColumnType;
-use trilith_proto::fault::Fault;
 
 /// A value as it stands in a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +25,6 @@ pub(crate) enum Value<'a> {
 
 /// Builds one column.
 pub(crate) struct Column {
-    name: String,
     builder: Builder,
     remove_null_bytes: bool,
 }
@@ -48,6 +46,9 @@ enum Builder {
 /// The `__time` of a record cannot be read.
 pub(crate) struct BadTime(pub String);
 
+/// A text holds byte 0, which strings must not have.
+pub(crate) struct NullByte;
+
 impl Column {
     pub(crate) fn new(name: &str, column_type: &ColumnType, remove_null_bytes: bool) -> Column {
         let builder = match column_type {
@@ -65,7 +66,6 @@ impl Column {
             ColumnType::String => Builder::Text(StringBuilder::new()),
         };
         Column {
-            name: name.to_owned(),
             builder,
             remove_null_bytes,
         }
@@ -79,8 +79,8 @@ impl Column {
         Ok(())
     }
 
-    /// Adds a value. `record` says where it stands, for faults.
-    pub(crate) fn push(&mut self, value: Value<'_>, source: &str, record: u64) -> Result<(), Fault> {
+    /// Adds a value.
+    pub(crate) fn push(&mut self, value: Value<'_>) -> Result<(), NullByte> {
         match &mut self.builder {
             Builder::Text(builder) => match value {
                 Value::Null => builder.append_null(),
@@ -88,9 +88,7 @@ impl Column {
                 Value::Number(number) if is_plain_integer(number) => builder.append_value(number),
                 other => match text_of(other) {
                     Some(text) => {
-                        let text = clean(text, self.remove_null_bytes)
-                            .ok_or_else(|| null_byte(source, record, &self.name))?;
-                        builder.append_value(text);
+                        builder.append_value(clean(text, self.remove_null_bytes)?);
                     }
                     None => builder.append_null(),
                 },
@@ -102,9 +100,7 @@ impl Column {
             Builder::Time(builder) => builder.append_value(time_ms(value).unwrap_or(0)),
             Builder::Json(builder) => match json_text(value) {
                 Some(text) => {
-                    let text = clean(text, self.remove_null_bytes)
-                        .ok_or_else(|| null_byte(source, record, &self.name))?;
-                    builder.append_value(text);
+                    builder.append_value(clean(text, self.remove_null_bytes)?);
                 }
                 None => builder.append_null(),
             },
@@ -113,9 +109,9 @@ impl Column {
                     for item in items {
                         match json_element_text(&item) {
                             Some(text) => {
-                                let text = clean(text, self.remove_null_bytes)
-                                    .ok_or_else(|| null_byte(source, record, &self.name))?;
-                                builder.values().append_value(text);
+                                builder
+                                    .values()
+                                    .append_value(clean(text, self.remove_null_bytes)?);
                             }
                             None => builder.values().append_null(),
                         }
@@ -172,16 +168,16 @@ fn has_null_byte(text: &str) -> bool {
     memchr::memchr(0, text.as_bytes()).is_some()
 }
 
-/// Text without byte 0; none if it has one and must not lose it.
-fn clean(text: String, remove: bool) -> Option<String> {
+/// Text without byte 0; an error if it has one and must not lose it.
+fn clean(text: String, remove: bool) -> Result<String, NullByte> {
     if !has_null_byte(&text) {
-        return Some(text);
+        return Ok(text);
     }
-    remove.then(|| text.replace('\0', ""))
-}
-
-fn null_byte(source: &str, record: u64, column: &str) -> Fault {
-    Fault::invalid_null_byte(Some(source), Some(record), Some(column), None, None)
+    if remove {
+        Ok(text.replace('\0', ""))
+    } else {
+        Err(NullByte)
+    }
 }
 
 /// Small enough to be printed as it stands.

@@ -1,9 +1,11 @@
 //! Reads one split into batches.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::Scope;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -12,20 +14,32 @@ use tokio_util::sync::CancellationToken;
 use trilith_proto::fault::Fault;
 
 use crate::blocks::{Blocks, Compression, Lines};
-use crate::columns::{BadTime, Column, Value};
+use crate::columns::{BadTime, Column, NullByte, Value};
 use crate::delimited;
 use crate::fetch;
+use crate::header;
 use crate::json::{self, Scanner};
 use crate::policy::Policy;
+use crate::ranges::{self, ByteRange};
 use crate::spec::{Delimited, ExternSpec, Format, Source};
 use crate::splits::Split;
 
-const BYTE_ORDER_MARK: &str = "\u{feff}";
+pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// Told of every record that cannot be parsed.
 pub trait WarningSink: Send + Sync {
-    /// Counts a parse error; an error means stop now.
-    fn parse_error(&self, message: String) -> Result<(), Fault>;
+    /// Counts a parse error; an error means stop now. `message` is dear to make in the middle of a file: the
+    /// numbers of line and record are counted from its beginning.
+    fn parse_error(&self, message: &dyn Fn() -> String) -> Result<(), Fault>;
+}
+
+/// For reading what others report.
+struct Unheard;
+
+impl WarningSink for Unheard {
+    fn parse_error(&self, _message: &dyn Fn() -> String) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// What has been read.
@@ -82,49 +96,129 @@ pub fn read_split(
     handle: &Handle,
     emit: &mut dyn FnMut(RecordBatch) -> ControlFlow<()>,
 ) -> Result<(), Fault> {
-    let schema = spec
-        .schema()
-        .project(projection)
-        .map_err(|error| Fault::unknown(format!("columns of EXTERN: {error}")))?;
-    let columns: Vec<Column> = projection
-        .iter()
-        .filter_map(|index| spec.signature().get(*index))
-        .map(|(name, column_type)| Column::new(name, column_type, options.remove_null_bytes))
-        .collect();
-    let mut rows = Rows {
-        names: projection
-            .iter()
-            .filter_map(|index| Some(spec.signature().get(*index)?.0.clone()))
-            .collect(),
-        schema: Arc::new(schema),
-        columns,
-        pending: 0,
-        batch_rows: options.batch_rows.max(1),
-        records: 0,
-        lines: 0,
-        path: path_text(split),
-        counters,
-        warnings,
-        emit,
+    let reading = Reading {
+        spec,
+        split,
+        projection,
+        policy,
+        options,
+        handle,
     };
-    std::thread::scope(|scope| {
-        let broken = |error: std::io::Error| {
-            let path = rows_path(split);
-            Fault::cannot_parse(format!("cannot read {path}: {error}"))
+    reading.run(&mut Position::default(), counters, warnings, emit)
+}
+
+/// How far a reader is.
+#[derive(Debug, Default, Clone, Copy)]
+struct Position {
+    /// Records that became rows.
+    records: u64,
+    lines: u64,
+}
+
+/// What to read, and how.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    spec: &'a ExternSpec,
+    split: &'a Split,
+    projection: &'a [usize],
+    policy: &'a Policy,
+    options: &'a ReadOptions,
+    handle: &'a Handle,
+}
+
+impl Reading<'_> {
+    fn run(
+        &self,
+        position: &mut Position,
+        counters: &ReadCounters,
+        warnings: &dyn WarningSink,
+        emit: &mut dyn FnMut(RecordBatch) -> ControlFlow<()>,
+    ) -> Result<(), Fault> {
+        let Reading {
+            spec,
+            projection,
+            options,
+            ..
+        } = *self;
+        let schema = spec
+            .schema()
+            .project(projection)
+            .map_err(|error| Fault::unknown(format!("columns of EXTERN: {error}")))?;
+        let columns: Vec<Column> = projection
+            .iter()
+            .filter_map(|index| spec.signature().get(*index))
+            .map(|(name, column_type)| Column::new(name, column_type, options.remove_null_bytes))
+            .collect();
+        let mut rows = Rows {
+            reading: self,
+            names: projection
+                .iter()
+                .filter_map(|index| Some(spec.signature().get(*index)?.0.clone()))
+                .collect(),
+            schema: Arc::new(schema),
+            columns,
+            pending: 0,
+            batch_rows: options.batch_rows.max(1),
+            position,
+            before: OnceCell::new(),
+            path: path_text(self.split),
+            counters,
+            warnings,
+            emit,
         };
-        let blocks = match split {
-            Split::Inline => match &spec.source {
-                Source::Inline { data } => Blocks::text(data.clone()),
+        std::thread::scope(|scope| {
+            let broken = |error| self.broken(&error);
+            let mut lines = Lines::new(self.blocks(scope)?);
+            let more = match &spec.format {
+                Format::Json => {
+                    let mut scanner = Scanner::new(rows.names.clone().iter().map(String::as_str));
+                    lines.for_each(|block, bytes| rows.json(&mut scanner, block, bytes), broken)?
+                }
+                Format::Delimited(format) => {
+                    let mut table = Table {
+                        format,
+                        cells: None,
+                        skip: format.skip_rows,
+                    };
+                    if !self.split.begins_file() {
+                        table.skip = 0;
+                        table.columns(&rows.names, self.header(format)?);
+                    } else if !format.header {
+                        table.columns(&rows.names, format.columns.clone().unwrap_or_default());
+                    }
+                    lines.for_each(|block, bytes| rows.delimited(&mut table, block, bytes), broken)?
+                }
+            };
+            if more {
+                rows.flush()?;
+            }
+            Ok(())
+        })
+    }
+
+    fn broken(&self, error: &std::io::Error) -> Fault {
+        let path = path_text(self.split).unwrap_or_else(|| "inline data".to_owned());
+        Fault::cannot_parse(format!("cannot read {path}: {error}"))
+    }
+
+    fn blocks<'scope>(&self, scope: &'scope Scope<'scope, '_>) -> Result<Blocks<'scope>, Fault> {
+        let (reader, compression) = match self.split {
+            Split::Inline => match &self.spec.source {
+                Source::Inline { data } => return Ok(Blocks::text(data.clone())),
                 _ => return Err(Fault::unknown("an inline split of a source that is not inline")),
             },
-            Split::File { path, .. } => {
+            Split::File { path, range, .. } => {
                 // Checked again: a worker may be another process, and links may have changed.
-                let real = policy.local(path)?;
-                let file = File::open(&real).map_err(broken)?;
-                Blocks::file(file, Compression::of(&path.to_string_lossy()), scope).map_err(broken)?
+                let real = self.policy.local(path)?;
+                let compression = Compression::of(&path.to_string_lossy());
+                let reader = match range {
+                    Some(range) => ranges::reader(&real, *range, compression),
+                    None => File::open(&real).and_then(|file| compression.reader(file)),
+                };
+                (reader, compression)
             }
             Split::Http { uri } => {
-                let credentials = match &spec.source {
+                let credentials = match &self.spec.source {
                     Source::Http {
                         user: Some(user),
                         password,
@@ -132,36 +226,69 @@ pub fn read_split(
                     } => Some((user.as_str(), password.as_deref())),
                     _ => None,
                 };
-                let file = fetch::download(uri, credentials, policy, &options.cancel, handle)?;
+                let file = fetch::download(uri, credentials, self.policy, &self.options.cancel, self.handle)?;
                 let name = url::Url::parse(uri)
                     .map(|url| url.path().to_owned())
                     .unwrap_or_default();
-                Blocks::file(file, Compression::of(&name), scope).map_err(broken)?
+                let compression = Compression::of(&name);
+                (compression.reader(file), compression)
             }
         };
-        let mut lines = Lines::new(blocks);
-        let more = match &spec.format {
-            Format::Json => {
-                let mut scanner = Scanner::new(rows.names.clone().iter().map(String::as_str));
-                lines.for_each(|block, bytes| rows.json(&mut scanner, block, bytes), broken)?
-            }
-            Format::Delimited(format) => {
-                let mut table = Table {
-                    format,
-                    cells: None,
-                    skip: format.skip_rows,
-                };
-                if !format.header {
-                    table.columns(&rows.names, format.columns.clone().unwrap_or_default());
-                }
-                lines.for_each(|block, bytes| rows.delimited(&mut table, block, bytes), broken)?
-            }
+        let reader = reader.map_err(|error| self.broken(&error))?;
+        Ok(Blocks::file(reader, compression, scope))
+    }
+
+    /// Columns of the file of which a later piece is read.
+    fn header(&self, format: &Delimited) -> Result<Vec<String>, Fault> {
+        let Split::File { path, .. } = self.split else {
+            return Err(Fault::unknown("a piece of something that is not a file"));
         };
-        if more {
-            rows.flush()?;
+        let real = self.policy.local(path)?;
+        let compression = Compression::of(&path.to_string_lossy());
+        let header = File::open(&real)
+            .and_then(|file| compression.reader(file))
+            .and_then(|mut reader| header::read(reader.as_mut(), format))
+            .map_err(|error| self.broken(&error))?;
+        match header {
+            Some(header) => Ok(header.names),
+            None => Err(Fault::cannot_parse(format!(
+                "file:{} has changed while it was being read: its header is gone",
+                path.display()
+            ))),
         }
-        Ok(())
-    })
+    }
+
+    /// Lines and records of the file before this piece of it. Reads all of them.
+    fn before(&self) -> Position {
+        let mut position = Position::default();
+        if let Split::File {
+            path,
+            range: Some(range),
+            ..
+        } = self.split
+            && range.start > 0
+        {
+            let split = Split::File {
+                path: path.clone(),
+                size: range.start,
+                range: Some(ByteRange {
+                    start: 0,
+                    end: Some(range.start),
+                }),
+            };
+            let reading = Reading {
+                split: &split,
+                ..*self
+            };
+            let mut emit = |_| match self.options.cancel.is_cancelled() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            // A fault there is for those who read that piece; up to it the numbers are right.
+            let _reported = reading.run(&mut position, &ReadCounters::default(), &Unheard, &mut emit);
+        }
+        position
+    }
 }
 
 fn path_text(split: &Split) -> Option<String> {
@@ -170,10 +297,6 @@ fn path_text(split: &Split) -> Option<String> {
         Split::File { path, .. } => Some(format!("file:{}", path.display())),
         Split::Http { uri } => Some(uri.clone()),
     }
-}
-
-fn rows_path(split: &Split) -> String {
-    path_text(split).unwrap_or_else(|| "inline data".to_owned())
 }
 
 /// Where the cells of a delimited file go.
@@ -192,13 +315,15 @@ impl Table<'_> {
 }
 
 struct Rows<'a> {
+    reading: &'a Reading<'a>,
     names: Vec<String>,
     schema: SchemaRef,
     columns: Vec<Column>,
     pending: usize,
     batch_rows: usize,
-    records: u64,
-    lines: u64,
+    position: &'a mut Position,
+    /// Position in the file where this split begins, if it was needed.
+    before: OnceCell<Position>,
     path: Option<String>,
     counters: &'a ReadCounters,
     warnings: &'a dyn WarningSink,
@@ -214,7 +339,7 @@ impl Rows<'_> {
         let mut at = 0;
         while at < text.len() {
             let (line, next) = json::line(text, at);
-            self.lines += 1;
+            self.position.lines += 1;
             at = next;
             if line.trim().is_empty() {
                 continue;
@@ -250,7 +375,7 @@ impl Rows<'_> {
         let mut scratch = vec![String::new(); self.columns.len()];
         while at < text.len() {
             let (line, next) = json::line(text, at);
-            self.lines += 1;
+            self.position.lines += 1;
             at = next;
             if table.skip > 0 {
                 table.skip -= 1;
@@ -265,7 +390,7 @@ impl Rows<'_> {
             };
             let Some(places) = &table.cells else {
                 let names = delimited::header(cells)
-                    .map_err(|reason| Fault::cannot_parse(format!("{reason}{}", self.place(1))))?;
+                    .map_err(|reason| Fault::cannot_parse(format!("{reason}{}", self.place())))?;
                 table.columns(&self.names, names);
                 continue;
             };
@@ -287,7 +412,7 @@ impl Rows<'_> {
     }
 
     fn without_mark<'t>(&self, text: &'t str) -> &'t str {
-        if self.lines == 0 {
+        if self.position.lines == 0 && self.reading.split.begins_file() {
             text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
         } else {
             text
@@ -297,17 +422,20 @@ impl Rows<'_> {
     fn row(&mut self, values: &[Value<'_>], line: &str) -> Result<bool, Fault> {
         for (column, value) in self.columns.iter().zip(values) {
             if let Err(BadTime(text)) = column.check(*value) {
-                let place = self.place(self.records + 1);
-                self.warnings
-                    .parse_error(format!("Timestamp[{text}] is unparseable! Event: {line}{place}"))?;
+                self.warnings.parse_error(&|| {
+                    format!("Timestamp[{text}] is unparseable! Event: {line}{}", self.place())
+                })?;
                 return Ok(true);
             }
         }
-        self.records += 1;
-        let source = self.path.as_deref().unwrap_or("inline");
-        for (column, value) in self.columns.iter_mut().zip(values) {
-            column.push(*value, source, self.records)?;
+        for (index, value) in values.iter().enumerate() {
+            if let Some(column) = self.columns.get_mut(index)
+                && let Err(NullByte) = column.push(*value)
+            {
+                return Err(self.null_byte(index));
+            }
         }
+        self.position.records += 1;
         self.pending += 1;
         if self.pending < self.batch_rows {
             Ok(true)
@@ -317,17 +445,29 @@ impl Rows<'_> {
     }
 
     fn bad_line(&self, line: &str) -> Result<(), Fault> {
-        self.warnings.parse_error(format!(
-            "Unable to parse row [{line}]{}",
-            self.place(self.records + 1)
-        ))
+        self.warnings
+            .parse_error(&|| format!("Unable to parse row [{line}]{}", self.place()))
     }
 
-    /// " (Path: …, Record: …, Line: …)"
-    fn place(&self, record: u64) -> String {
+    fn null_byte(&self, column: usize) -> Fault {
+        let source = self.path.as_deref().unwrap_or("inline");
+        let record = self.before().records + self.position.records + 1;
+        let name = self.names.get(column).map(String::as_str);
+        Fault::invalid_null_byte(Some(source), Some(record), name, None, None)
+    }
+
+    fn before(&self) -> Position {
+        *self.before.get_or_init(|| self.reading.before())
+    }
+
+    /// Where the current line stands: " (Path: …, Record: …, Line: …)". The record is the next good one.
+    fn place(&self) -> String {
+        let before = self.before();
+        let record = before.records + self.position.records + 1;
+        let line = before.lines + self.position.lines;
         match &self.path {
-            Some(path) => format!(" (Path: {path}, Record: {record}, Line: {})", self.lines),
-            None => format!(" (Record: {record}, Line: {})", self.lines),
+            Some(path) => format!(" (Path: {path}, Record: {record}, Line: {line})"),
+            None => format!(" (Record: {record}, Line: {line})"),
         }
     }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use trilith_proto::fault::Fault;
 
+use crate::blocks::Compression;
 use crate::policy::Policy;
+use crate::ranges::ByteRange;
 use crate::spec::{ExternSpec, Source};
 
 /// One unit of input.
@@ -17,14 +19,64 @@ pub enum Split {
     File {
         /// Absolute.
         path: PathBuf,
-        /// Bytes on disk.
+        /// Bytes on disk, of the piece if it is one.
         size: u64,
+        /// The piece of the file; none for all of it.
+        range: Option<ByteRange>,
     },
     /// A URI.
     Http {
         /// http or https.
         uri: String,
     },
+}
+
+/// Compressed text is weighed this many times heavier (`taskAssignment=auto`).
+const GZIP_WEIGHT: u64 = 4;
+
+impl Split {
+    /// Bytes as stored; none if unknown.
+    pub fn size_bytes(&self) -> Option<u64> {
+        match self {
+            Split::Inline => None,
+            Split::File { size, .. } => Some(*size),
+            Split::Http { .. } => None,
+        }
+    }
+
+    /// Bytes as `taskAssignment=auto` weighs them; 0 if unknown.
+    pub fn weighted_bytes(&self) -> u64 {
+        match self {
+            Split::File { path, size, .. }
+                if Compression::of(&path.to_string_lossy()) == Compression::Gzip =>
+            {
+                size.saturating_mul(GZIP_WEIGHT)
+            }
+            other => other.size_bytes().unwrap_or(0),
+        }
+    }
+
+    /// The beginning of its file: the one piece with which the file is counted.
+    pub fn begins_file(&self) -> bool {
+        !matches!(self, Split::File { range: Some(range), .. } if range.start > 0)
+    }
+
+    /// A piece of the same file as the other.
+    pub fn shares_file(&self, other: &Split) -> bool {
+        match (self, other) {
+            (
+                Split::File {
+                    path, range: Some(_), ..
+                },
+                Split::File {
+                    path: other,
+                    range: Some(_),
+                    ..
+                },
+            ) => path == other,
+            _ => false,
+        }
+    }
 }
 
 /// Lists the splits of a source, in a fixed order. Empty files are left out.
@@ -91,6 +143,7 @@ fn list_local(
             splits.push(Split::File {
                 path,
                 size: metadata.len(),
+                range: None,
             });
         }
     }

@@ -14,23 +14,23 @@ use trilith_proto::fault::Fault;
 use crate::*;
 
 #[derive(Default)]
-struct Kept(Mutex<Vec<String>>);
+pub(crate) struct Kept(pub(crate) Mutex<Vec<String>>);
 
 impl WarningSink for Kept {
-    fn parse_error(&self, message: String) -> Result<(), Fault> {
-        self.0.lock().push(message);
+    fn parse_error(&self, message: &dyn Fn() -> String) -> Result<(), Fault> {
+        self.0.lock().push(message());
         Ok(())
     }
 }
 
-fn signature(columns: &[(&str, &str)]) -> Vec<(String, ColumnType)> {
+pub(crate) fn signature(columns: &[(&str, &str)]) -> Vec<(String, ColumnType)> {
     columns
         .iter()
         .map(|(name, kind)| ((*name).to_owned(), ColumnType::parse(kind).unwrap()))
         .collect()
 }
 
-fn rows(batches: &[RecordBatch]) -> Vec<Vec<String>> {
+pub(crate) fn rows(batches: &[RecordBatch]) -> Vec<Vec<String>> {
     let options = FormatOptions::default().with_null("NULL");
     let mut rows = Vec::new();
     for batch in batches {

@@ -26,6 +26,9 @@ pub struct ServerOptions {
     /// Work orders that run at a time in this process; 0 leaves all to worker processes [default: cores].
     #[arg(long, value_name = "N")]
     pub worker_slots: Option<u32>,
+    /// How long a task waits for its first worker slots, in seconds [default: 600].
+    #[arg(long, value_name = "SECONDS")]
+    pub task_start_timeout_s: Option<u32>,
     /// Directory that `local` input may read; may be given several times.
     #[arg(long, value_name = "DIR")]
     pub allow_local: Vec<PathBuf>,
@@ -110,6 +113,7 @@ impl ServerOptions {
         self.http_address = self.http_address.or(file.http_address);
         self.grpc_address = self.grpc_address.or(file.grpc_address);
         self.worker_slots = self.worker_slots.or(file.worker_slots);
+        self.task_start_timeout_s = self.task_start_timeout_s.or(file.task_start_timeout_s);
         self.memory_limit = self.memory_limit.or(file.memory_limit);
         if self.allow_local.is_empty() {
             self.allow_local = file.allow_local;

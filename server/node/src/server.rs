@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use tokio::net::TcpListener;
@@ -12,6 +13,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 use trilith_engine::controller::{Controller, ControllerConfig};
+use trilith_engine::limits;
 use trilith_input::Policy;
 use trilith_metadata::SledStore;
 use trilith_proto::FILE_DESCRIPTOR_SET;
@@ -110,6 +112,10 @@ async fn start_controller(
     let worker = worker_config(data_dir, &data_dir.join("segments"), memory, policy, own, token)?;
     let directory = data_dir.to_owned();
     let slots = options.worker_slots.unwrap_or_else(cores);
+    let task_start_timeout = options.task_start_timeout_s.map_or(
+        Duration::from_millis(limits::TASK_START_TIMEOUT_MS as u64),
+        |seconds| Duration::from_secs(seconds.into()),
+    );
     let handle = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let _runtime = handle.enter();
@@ -119,6 +125,7 @@ async fn start_controller(
             slots,
             results_directory: directory.join("results"),
             store: Arc::new(store),
+            task_start_timeout,
             host: addresses.http.ip().to_string(),
             port: addresses.http.port(),
         };

@@ -59,6 +59,11 @@ const INTEGERS: &[(&str, i64)] = &[
     ("priority", i64::MIN),
     ("maxFrameSize", 1),
     ("maxNumSegments", 1),
+    ("maxInputFilesPerWorker", 1),
+    ("maxInputBytesPerWorker", 1),
+    ("minInputRangeBytes", 1),
+    ("maxPartitions", 1),
+    ("maxConcurrentStages", 1),
 ];
 
 const BOOLEANS: &[&str] = &[
@@ -200,6 +205,39 @@ impl QueryContext {
     /// `taskAssignment` is `auto`.
     pub fn auto_assignment(&self) -> bool {
         self.choice("taskAssignment", "auto")
+    }
+
+    fn given(&self, key: &str) -> Option<u64> {
+        let value = self.map.get(key).filter(|value| !value.is_null())?;
+        integer(key, value)
+            .ok()
+            .and_then(|number| u64::try_from(number).ok())
+    }
+
+    /// `maxInputFilesPerWorker`, if given.
+    pub fn max_input_files_per_worker(&self) -> Option<u64> {
+        self.given("maxInputFilesPerWorker")
+    }
+
+    /// `maxInputBytesPerWorker` in weighted bytes, if given: what `auto` gives to one worker.
+    pub fn max_input_bytes_per_worker(&self) -> Option<u64> {
+        self.given("maxInputBytesPerWorker")
+    }
+
+    /// `minInputRangeBytes`, if given: bytes of text that a piece of a file has at least.
+    pub fn min_input_range_bytes(&self) -> Option<u64> {
+        self.given("minInputRangeBytes")
+    }
+
+    /// `maxPartitions` of a stage's output, if given.
+    pub fn max_partitions(&self) -> Option<u64> {
+        self.given("maxPartitions")
+    }
+
+    /// `maxConcurrentStages`: stages of the task that run at the same time, at least 1.
+    pub fn max_concurrent_stages(&self) -> u32 {
+        let count = self.given("maxConcurrentStages").unwrap_or(1);
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// `rowsPerSegment`.

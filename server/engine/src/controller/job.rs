@@ -17,7 +17,7 @@ use trilith_sql::{Ingest, Planned};
 use super::Controller;
 use super::pool::ProcessId;
 use super::state::JobState;
-use crate::kernel::{Action, Attempt, Event, Outcome};
+use crate::kernel::{Action, Attempt, Event, Outcome, Shape};
 use crate::stage::{StageGraph, StageSpec};
 use crate::worker::{WorkOrder, WorkerCommand, WorkerEvent};
 use crate::{limits, report};
@@ -57,6 +57,7 @@ impl Job {
         id: TaskId,
         planned: Planned,
         graph: StageGraph,
+        start_timeout: Duration,
     ) -> (Arc<Job>, mpsc::Receiver<JobEvent>) {
         let (events, queue) = mpsc::channel(limits::TASK_QUEUE_CAPACITY);
         let created_ms = now_ms();
@@ -64,7 +65,13 @@ impl Job {
             .context
             .timeout_ms()
             .map(|timeout| created_ms + timeout as i64);
-        let shape = graph.shape(deadline, planned.context.fault_tolerance());
+        let shape = Shape {
+            deadline_ms: deadline,
+            fault_tolerant: planned.context.fault_tolerance(),
+            max_concurrent_stages: planned.context.max_concurrent_stages(),
+            start_timeout_ms: start_timeout.as_millis() as i64,
+            ..graph.shape()
+        };
         let state = JobState::new(shape);
         let (changes, _) = watch::channel(0);
         let job = Job {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::Span;
 use trilith_exchange::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
+use trilith_input::RANGE_BYTES_MIN;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkOrderId, WorkerNumber};
 
@@ -33,15 +34,26 @@ impl Controller {
         job.state.lock().stages[number.0 as usize]
             .started_ms
             .get_or_insert(now_ms());
-        let splits = stage::list_external(stage, &self.worker_config.policy).await?;
-        let files: usize = splits.values().map(Vec::len).sum();
-        self.check_input_files(files, stage)?;
+        let context = &job.planned.context;
+        let range_bytes = context.min_input_range_bytes().unwrap_or(RANGE_BYTES_MIN);
+        let splits = stage::list_external(stage, &self.worker_config.policy, range_bytes).await?;
         job.state.lock().stages[number.0 as usize].splits = splits;
+        let files_max = context
+            .max_input_files_per_worker()
+            .unwrap_or(limits::INPUT_FILES_PER_WORKER_MAX);
         let wanted = match &stage.plan {
-            Some(_) => self.assignment(job, stage).worker_count(),
-            None => input_partitions(job, stage).clamp(1, stage.max_workers.max(1)),
+            Some(_) => {
+                let assignment = self.assignment(job, stage);
+                let wanted = assignment.worker_count();
+                assignment.check_files(wanted, files_max)?;
+                wanted
+            }
+            None => self.segment_workers(job, stage),
         };
         let workers = self.workers(job, wanted).await?;
+        if workers < wanted && stage.plan.is_some() {
+            self.assignment(job, stage).check_files(workers, files_max)?;
+        }
         job.state.lock().stages[number.0 as usize].worker_count = workers;
         let attempts: Vec<Attempt> = (0..workers)
             .map(|worker| Attempt {
@@ -128,7 +140,17 @@ impl Controller {
     fn assignment<'a>(&self, job: &Job, spec: &'a StageSpec) -> stage::Assignment<'a> {
         let splits = job.state.lock().stages[spec.number.0 as usize].splits.clone();
         let outputs = self.stage_outputs(job, spec);
-        stage::assign(spec, splits, outputs, job.planned.context.auto_assignment())
+        let context = &job.planned.context;
+        let mode = if context.auto_assignment() {
+            stage::AssignmentMode::Auto {
+                bytes_per_worker: context
+                    .max_input_bytes_per_worker()
+                    .unwrap_or(stage::AUTO_BYTES_PER_WORKER),
+            }
+        } else {
+            stage::AssignmentMode::Max
+        };
+        stage::assign(spec, splits, outputs, mode)
     }
 
     /// What each worker of a stage does.
@@ -147,13 +169,17 @@ impl Controller {
             .collect())
     }
 
-    fn check_input_files(&self, files: usize, spec: &StageSpec) -> Result<(), Fault> {
-        let max = limits::INPUT_FILES_PER_WORKER_MAX * u64::from(spec.max_workers);
-        if files as u64 > max {
-            let min_workers = (files as u64).div_ceil(limits::INPUT_FILES_PER_WORKER_MAX);
-            return Err(Fault::too_many_input_files(files as u64, max, min_workers));
-        }
-        Ok(())
+    /// How many workers write segments: no more than there are partitions, and under `auto` no more than
+    /// made them.
+    fn segment_workers(&self, job: &Job, spec: &StageSpec) -> u32 {
+        let most = if job.planned.context.auto_assignment() {
+            let outputs = self.stage_outputs(job, spec);
+            let producers = outputs.values().map(|output| output.sources.len() as u32);
+            producers.max().unwrap_or(1)
+        } else {
+            spec.max_workers
+        };
+        input_partitions(job, spec).clamp(1, most.max(1))
     }
 
     fn stage_outputs(&self, job: &Job, spec: &StageSpec) -> BTreeMap<StageNumber, stage::StageOutputs> {
@@ -205,21 +231,19 @@ impl Controller {
     /// the job, which then does the work of both.
     async fn replace_if_lost(&self, job: &Job, number: WorkerNumber) -> Result<(), Fault> {
         let requested_ms = now_ms();
-        let deadline = requested_ms + limits::TASK_START_TIMEOUT_MS;
+        let timeout_ms = self.task_start_timeout.as_millis() as i64;
+        let deadline = requested_ms + timeout_ms;
         let mut changes = job.changes.subscribe();
         let mut free = self.pool.try_acquire(1);
         while !replace(job, number, free.pop(), requested_ms)? {
             let patience = deadline - now_ms();
             if patience <= 0 {
-                return Err(Fault::task_start_timeout(
-                    1,
-                    1,
-                    limits::TASK_START_TIMEOUT_MS as u64,
-                ));
+                return Err(Fault::task_start_timeout(1, 1, timeout_ms as u64));
             }
             // Another stage of the job, which lost the same workers, may find a slot first.
             free = tokio::select! {
-                leases = self.pool.acquire(1, Duration::from_millis(patience as u64)) => leases.unwrap_or_default(),
+                leases = self.pool.acquire(1, job.planned.context.priority(), Duration::from_millis(patience as u64)) =>
+                    leases.unwrap_or_default(),
                 _ = changes.changed() => Vec::new(),
             };
         }
@@ -238,15 +262,17 @@ impl Controller {
         let missing = (wanted - have) as usize;
         let requested_ms = now_ms();
         let leases = if have == 0 {
-            let count = missing.min(self.pool.capacity().slots.max(1) as usize);
-            job.state.lock().wanted_workers = count;
+            // All that there are will do.
+            let possible = missing.min(self.pool.capacity().slots.max(1) as usize);
+            job.state.lock().wanted_workers = possible;
             job.changed();
-            let patience = Duration::from_millis(limits::TASK_START_TIMEOUT_MS as u64);
-            let leases = self.pool.acquire(count, patience).await;
+            let patience = self.task_start_timeout;
+            let priority = job.planned.context.priority();
+            let leases = self.pool.acquire(missing, priority, patience).await;
             job.state.lock().wanted_workers = 0;
             leases.ok_or_else(|| {
-                let total = count as u32;
-                Fault::task_start_timeout(total, total, limits::TASK_START_TIMEOUT_MS as u64)
+                let total = possible as u32;
+                Fault::task_start_timeout(total, total, patience.as_millis() as u64)
             })?
         } else {
             self.pool.try_acquire(missing)
@@ -282,8 +308,13 @@ impl Controller {
             tokio::task::spawn_blocking(move || cut_boundaries(&merge_statistics(statistics), target))
                 .await
                 .map_err(|error| Fault::unknown(error.to_string()))?;
-        if ranges.len() as u64 > limits::PARTITIONS_MAX {
-            return Err(Fault::too_many_partitions(limits::PARTITIONS_MAX));
+        let partitions_max = job
+            .planned
+            .context
+            .max_partitions()
+            .unwrap_or(limits::PARTITIONS_MAX);
+        if ranges.len() as u64 > partitions_max {
+            return Err(Fault::too_many_partitions(partitions_max));
         }
         if stage.feeds_segments && rows == 0 {
             // No rows, no segments.

@@ -17,6 +17,7 @@ mod view;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -51,6 +52,8 @@ pub struct ControllerConfig {
     pub results_directory: PathBuf,
     /// Tasks, reports, segments.
     pub store: Arc<dyn MetadataStore>,
+    /// How long a task waits for its first worker slots; then `TaskStartTimeout`.
+    pub task_start_timeout: Duration,
     /// Host and port that clients know.
     pub host: String,
     /// See `host`.
@@ -69,6 +72,7 @@ pub struct Controller {
     queries: query::Queries,
     tracker: TaskTracker,
     shutdown: CancellationToken,
+    task_start_timeout: Duration,
     host: String,
     port: u16,
     started_ms: i64,
@@ -124,6 +128,7 @@ impl Controller {
             queries: query::Queries::default(),
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
+            task_start_timeout: config.task_start_timeout,
             host: config.host,
             port: config.port,
             started_ms: job::now_ms(),

@@ -66,6 +66,10 @@ pub struct Shape {
     pub fault_tolerant: bool,
     /// Milliseconds since the epoch after which the job is cancelled; none without a `timeout`.
     pub deadline_ms: Option<i64>,
+    /// Stages that may be active at the same time (`maxConcurrentStages`), at least 1.
+    pub max_concurrent_stages: u32,
+    /// Milliseconds that the launch of a stage may wait for worker slots.
+    pub start_timeout_ms: i64,
 }
 
 /// One attempt of one worker at a stage.

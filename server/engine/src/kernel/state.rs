@@ -126,49 +126,60 @@ impl Kernel {
                 actions.push(self.launch(index, now_ms));
             }
         }
-        let busy = self.stages.iter().any(|stage| {
+        actions.extend(self.release_read());
+        while let Some(index) = self.next_stage() {
+            if self.shape.stages[index].writes_segments {
+                let stage = StageNumber(index as u32);
+                self.stages[index].start = Start::Allocating;
+                let deadline = now_ms + limits::PUBLISH_TIMEOUT_MS;
+                self.waits.insert(Wait::Launch(stage), deadline);
+                actions.push(Action::AllocateSegments { stage });
+            } else {
+                actions.push(self.launch(index, now_ms));
+            }
+            self.refresh();
+        }
+        let last = self.stages.last().map(|last| last.phase);
+        if self.active_stages() == 0 && last == Some(Phase::ResultsReady) {
+            self.step = Step::Publishing;
+            self.waits
+                .insert(Wait::Publish, now_ms + limits::PUBLISH_TIMEOUT_MS);
+            actions.push(Action::Publish);
+        }
+        actions
+    }
+
+    /// The stage to start now, if another one may be active.
+    fn next_stage(&self) -> Option<usize> {
+        // One launch at a time asks for slots: a job that holds slots never waits for more.
+        let launching = self.stages.iter().any(StageProgress::is_launching);
+        if launching || self.active_stages() >= self.shape.max_concurrent_stages.max(1) as usize {
+            return None;
+        }
+        (0..self.stages.len())
+            .find(|index| self.stages[*index].phase == Phase::New && self.inputs_ready(*index))
+    }
+
+    fn active_stages(&self) -> usize {
+        let active = self.stages.iter().filter(|stage| {
             matches!(
                 stage.phase,
                 Phase::ReadingInput | Phase::MergingStatistics | Phase::PostReading | Phase::Retrying
             )
         });
-        if busy {
-            return actions;
-        }
-        actions.extend(self.release_read());
-        let next = (0..self.stages.len())
-            .find(|index| self.stages[*index].phase == Phase::New && self.inputs_ready(*index));
-        let Some(index) = next else {
-            if self
-                .stages
-                .last()
-                .is_some_and(|last| last.phase == Phase::ResultsReady)
-            {
-                self.step = Step::Publishing;
-                self.waits
-                    .insert(Wait::Publish, now_ms + limits::PUBLISH_TIMEOUT_MS);
-                actions.push(Action::Publish);
-            }
-            return actions;
-        };
-        if self.shape.stages[index].writes_segments {
-            let stage = StageNumber(index as u32);
-            self.stages[index].start = Start::Allocating;
-            let deadline = now_ms + limits::PUBLISH_TIMEOUT_MS;
-            self.waits.insert(Wait::Launch(stage), deadline);
-            actions.push(Action::AllocateSegments { stage });
-        } else {
-            actions.push(self.launch(index, now_ms));
-        }
-        self.refresh();
-        actions
+        active.count()
     }
 
     fn launch(&mut self, index: usize, now_ms: i64) -> Action {
         let stage = StageNumber(index as u32);
         self.stages[index].start = Start::Launching;
-        self.waits.insert(Wait::Launch(stage), launch_deadline(now_ms));
+        let deadline = self.launch_deadline(now_ms);
+        self.waits.insert(Wait::Launch(stage), deadline);
         Action::Launch { stage }
+    }
+
+    fn launch_deadline(&self, now_ms: i64) -> i64 {
+        now_ms + self.shape.start_timeout_ms + limits::LAUNCH_TIMEOUT_MS
     }
 
     pub(super) fn inputs_ready(&self, index: usize) -> bool {
@@ -179,7 +190,8 @@ impl Kernel {
     }
 
     pub(super) fn expect_relaunch(&mut self, stage: StageNumber, now_ms: i64) {
-        self.waits.insert(Wait::Relaunch(stage), launch_deadline(now_ms));
+        let deadline = self.launch_deadline(now_ms);
+        self.waits.insert(Wait::Relaunch(stage), deadline);
     }
 
     pub(super) fn relaunch_answered(&mut self, stage: StageNumber) {
@@ -427,10 +439,6 @@ impl Kernel {
         }
         Vec::new()
     }
-}
-
-fn launch_deadline(now_ms: i64) -> i64 {
-    now_ms + limits::TASK_START_TIMEOUT_MS + limits::LAUNCH_TIMEOUT_MS
 }
 
 /// Faults after which another attempt may do better.

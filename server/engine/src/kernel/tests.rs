@@ -23,6 +23,8 @@ fn ingest_shape() -> Shape {
         publishes: true,
         fault_tolerant: false,
         deadline_ms: None,
+        max_concurrent_stages: 1,
+        start_timeout_ms: 600_000,
     }
 }
 
@@ -44,6 +46,8 @@ fn select_shape() -> Shape {
         publishes: false,
         fault_tolerant: false,
         deadline_ms: Some(10_000),
+        max_concurrent_stages: 1,
+        start_timeout_ms: 600_000,
     }
 }
 
@@ -64,6 +68,50 @@ fn launched(stage: StageNumber, workers: &[WorkerNumber]) -> Event {
         stage,
         workers: workers.to_vec(),
     }
+}
+
+#[test]
+fn independent_stages_are_active_together_up_to_the_limit() {
+    let scan = StageShape {
+        inputs: vec![],
+        sorts: false,
+        gathers_statistics: false,
+        writes_segments: false,
+    };
+    let join = StageShape {
+        inputs: vec![S0, S1, StageNumber(2)],
+        ..scan.clone()
+    };
+    let shape = Shape {
+        stages: vec![scan.clone(), scan.clone(), scan, join],
+        max_concurrent_stages: 2,
+        ..select_shape()
+    };
+    let mut kernel = Kernel::new(shape);
+    let launch = |stage| {
+        vec![Action::Launch {
+            stage: StageNumber(stage),
+        }]
+    };
+    let launched = |stage| Event::Launched {
+        stage: StageNumber(stage),
+        workers: vec![W0],
+    };
+    let ready = |stage| Event::OutputReady {
+        stage: StageNumber(stage),
+        order: first(W0),
+    };
+    // One launch at a time asks for slots.
+    assert_eq!(kernel.on_event(Event::Started, 0), launch(0));
+    assert_eq!(kernel.on_event(launched(0), 0), launch(1));
+    assert_eq!(kernel.on_event(launched(1), 0), []);
+    assert_eq!(kernel.on_event(ready(1), 0), launch(2));
+    assert_eq!(kernel.on_event(launched(2), 0), []);
+    assert_eq!(kernel.on_event(ready(0), 0), []);
+    assert_eq!(kernel.on_event(ready(2), 0), launch(3));
+    assert_eq!(kernel.on_event(launched(3), 0), []);
+    let last = kernel.on_event(ready(3), 0);
+    assert_eq!(last.last(), Some(&Action::Publish), "{last:?}");
 }
 
 #[test]

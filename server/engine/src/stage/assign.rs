@@ -1,6 +1,7 @@
 //! Deals the inputs of a stage out to its workers.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use datafusion::error::Result;
@@ -14,10 +15,22 @@ use trilith_proto::id::StageNumber;
 use super::graph::{OutputShuffle, StageSpec};
 use super::source::{SegmentSlice, Source, SourceExec};
 
-/// Bytes of input that `taskAssignment=auto` gives to one worker.
-const AUTO_BYTES_PER_WORKER: u64 = 512 * 1024 * 1024;
+/// Bytes of a worker's input under `taskAssignment=auto`, unless the context says otherwise.
+pub const AUTO_BYTES_PER_WORKER: u64 = 512 * 1024 * 1024;
 /// Files that `taskAssignment=auto` gives to one worker.
 const AUTO_FILES_PER_WORKER: usize = 10_000;
+
+/// How many workers an input is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssignmentMode {
+    /// As many as there may be.
+    Max,
+    /// One for every so many weighted bytes.
+    Auto {
+        /// `maxInputBytesPerWorker`.
+        bytes_per_worker: u64,
+    },
+}
 
 /// Everything that the assignment of one stage depends on.
 pub struct Assignment<'a> {
@@ -27,8 +40,8 @@ pub struct Assignment<'a> {
     pub splits: BTreeMap<usize, Vec<Split>>,
     /// Outputs and number of partitions of the stages that it reads.
     pub outputs: BTreeMap<StageNumber, StageOutputs>,
-    /// `taskAssignment=auto`: no more workers than the input is worth.
-    pub auto: bool,
+    /// `taskAssignment`.
+    pub mode: AssignmentMode,
 }
 
 /// Where the output of a finished stage is.
@@ -54,15 +67,19 @@ impl StageOutputs {
     }
 }
 
-/// Lists the files of every external input of a stage.
+/// Lists the files of every external input of a stage, large ones in pieces of at least `range_bytes` of text.
 pub async fn list_external(
     stage: &StageSpec,
     policy: &Policy,
+    range_bytes: u64,
 ) -> std::result::Result<BTreeMap<usize, Vec<Split>>, Fault> {
+    let workers = if stage.single { 1 } else { stage.max_workers };
     let mut splits = BTreeMap::new();
     for (number, input) in stage.inputs.iter().enumerate() {
         if let Source::External { spec, .. } = input {
-            splits.insert(number, trilith_input::list_splits(spec, policy).await?);
+            let files = trilith_input::list_splits(spec, policy).await?;
+            let pieces = trilith_input::split_ranges(spec, files, policy, workers, range_bytes).await?;
+            splits.insert(number, pieces);
         }
     }
     Ok(splits)
@@ -71,42 +88,104 @@ pub async fn list_external(
 impl Assignment<'_> {
     /// How many workers the stage can use.
     pub fn worker_count(&self) -> u32 {
-        if self.stage.single {
-            return 1;
-        }
+        let max = self.max_workers();
         let wanted = self
             .stage
             .inputs
             .iter()
             .enumerate()
             .map(|(number, input)| match input {
-                Source::External { .. } => self.external_workers(number),
-                Source::Segments { segments, .. } => self.segment_workers(segments),
+                Source::External { .. } => occupied(&self.external_slices(number, max)),
+                Source::Segments { segments, .. } => occupied(&self.segment_slices(segments, max)),
                 Source::Stage { broadcast: true, .. } => 1,
-                Source::Stage { stage, .. } => self.outputs.get(stage).map_or(1, |output| output.partitions),
+                Source::Stage { stage, .. } => self.outputs.get(stage).map_or(1, |output| match self.mode {
+                    AssignmentMode::Max => output.partitions,
+                    AssignmentMode::Auto { .. } => output.partitions.min(self.producers()),
+                }),
             })
             .max()
             .unwrap_or(1);
-        wanted.clamp(1, self.stage.max_workers.max(1))
+        wanted.clamp(1, max)
     }
 
-    fn external_workers(&self, number: usize) -> u32 {
-        let splits = self.splits.get(&number).map_or(&[][..], Vec::as_slice);
-        if !self.auto {
-            return splits.len() as u32;
+    fn max_workers(&self) -> u32 {
+        if self.stage.single {
+            1
+        } else {
+            self.stage.max_workers.max(1)
         }
-        let bytes: u64 = splits.iter().map(split_bytes).sum();
-        let by_bytes = bytes.div_ceil(AUTO_BYTES_PER_WORKER) as u32;
-        let by_files = splits.len().div_ceil(AUTO_FILES_PER_WORKER) as u32;
-        by_bytes.max(by_files).min(splits.len() as u32)
     }
 
-    fn segment_workers(&self, segments: &[SegmentSlice]) -> u32 {
-        if !self.auto {
-            return segments.len() as u32;
+    /// Workers of the widest stage that it reads.
+    fn producers(&self) -> u32 {
+        let counts = self.outputs.values().map(|output| output.sources.len() as u32);
+        counts.max().unwrap_or(1)
+    }
+
+    fn external_slices(&self, number: usize, workers: u32) -> Vec<Vec<Split>> {
+        let splits = self.splits.get(&number).cloned().unwrap_or_default();
+        if splits.iter().any(|split| split.size_bytes().is_none()) {
+            return round_robin(splits, workers);
         }
-        let bytes: u64 = segments.iter().map(|slice| slice.record.size_bytes).sum();
-        (bytes.div_ceil(AUTO_BYTES_PER_WORKER) as u32).min(segments.len() as u32)
+        match self.mode {
+            AssignmentMode::Max => deal(splits, workers, |split| split.size_bytes().unwrap_or(0)),
+            AssignmentMode::Auto { bytes_per_worker } => fill(
+                splits,
+                workers,
+                bytes_per_worker,
+                Split::weighted_bytes,
+                |slice, split| slice.last().is_some_and(|last: &Split| last.shares_file(split)),
+            ),
+        }
+    }
+
+    fn segment_slices(&self, segments: &[SegmentSlice], workers: u32) -> Vec<Vec<SegmentSlice>> {
+        // A tombstone has no rows to read.
+        let segments = segments.iter().filter(|slice| slice.record.path.is_some());
+        let segments: Vec<SegmentSlice> = segments.cloned().collect();
+        let bytes = |slice: &SegmentSlice| slice.record.size_bytes;
+        match self.mode {
+            AssignmentMode::Max => deal(segments, workers, bytes),
+            AssignmentMode::Auto { bytes_per_worker } => {
+                fill(segments, workers, bytes_per_worker, bytes, |_, _| false)
+            }
+        }
+    }
+
+    /// Fails if one of `workers` workers would read more than `max` files and segments.
+    pub fn check_files(&self, workers: u32, max: u64) -> std::result::Result<(), Fault> {
+        let mut counts = vec![0_u64; workers.max(1) as usize];
+        let mut total = 0;
+        let mut count = |slices: Vec<u64>| {
+            for (sum, files) in counts.iter_mut().zip(slices) {
+                *sum += files;
+            }
+        };
+        for (number, input) in self.stage.inputs.iter().enumerate() {
+            match input {
+                Source::External { .. } => {
+                    let splits = self.splits.get(&number).map_or(&[][..], Vec::as_slice);
+                    total += splits.iter().filter(|split| split.begins_file()).count() as u64;
+                    let slices = self.external_slices(number, workers);
+                    count(slices.iter().map(|slice| files(slice)).collect());
+                }
+                Source::Segments { segments, .. } => {
+                    let slices = self.segment_slices(segments, workers);
+                    let lengths: Vec<u64> = slices.iter().map(|slice| slice.len() as u64).collect();
+                    total += lengths.iter().sum::<u64>();
+                    count(lengths);
+                }
+                Source::Stage { .. } => {}
+            }
+        }
+        match counts.into_iter().max().filter(|largest| *largest > max) {
+            Some(largest) => Err(Fault::too_many_input_files(
+                largest,
+                max,
+                total.div_ceil(max.max(1)),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// One plan for each of `workers` workers.
@@ -137,23 +216,18 @@ impl Assignment<'_> {
     fn share(&self, number: usize, input: &Source, workers: u32) -> Vec<Source> {
         let count = workers.max(1) as usize;
         match input {
-            Source::External { spec, projection, .. } => {
-                let splits = self.splits.get(&number).cloned().unwrap_or_default();
-                deal(splits, count, split_bytes)
-                    .into_iter()
-                    .map(|splits| Source::External {
-                        spec: Arc::clone(spec),
-                        projection: projection.clone(),
-                        splits,
-                    })
-                    .collect()
-            }
+            Source::External { spec, projection, .. } => padded(self.external_slices(number, workers), count)
+                .map(|splits| Source::External {
+                    spec: Arc::clone(spec),
+                    projection: projection.clone(),
+                    splits,
+                })
+                .collect(),
             Source::Segments {
                 datasource,
                 segments,
                 time_range,
-            } => deal(segments.clone(), count, |slice| slice.record.size_bytes)
-                .into_iter()
+            } => padded(self.segment_slices(segments, workers), count)
                 .map(|segments| Source::Segments {
                     datasource: datasource.clone(),
                     segments,
@@ -201,32 +275,77 @@ pub fn partitions_of(worker: u32, workers: u32, total: u32, ordered: bool) -> Ve
     (cut(worker)..cut(worker + 1)).collect()
 }
 
-fn split_bytes(split: &Split) -> u64 {
-    match split {
-        Split::File { size, .. } => *size,
-        Split::Inline | Split::Http { .. } => 1,
-    }
+/// One list for each worker; those that get nothing read nothing.
+fn padded<T>(slices: Vec<Vec<T>>, count: usize) -> impl Iterator<Item = Vec<T>> {
+    slices
+        .into_iter()
+        .chain(std::iter::repeat_with(Vec::new))
+        .take(count)
 }
 
-/// Largest first, each to the worker with the least; within a worker the original order stays.
-fn deal<T>(items: Vec<T>, workers: usize, weight: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(weight(&items[*index])));
-    let mut loads = vec![(0_u64, 0_usize); workers];
-    let mut owner = vec![0; items.len()];
-    for index in order {
-        let lightest = (0..workers)
-            .min_by_key(|worker| (loads[*worker], *worker))
-            .unwrap_or(0);
-        loads[lightest].0 += weight(&items[index]);
-        loads[lightest].1 += 1;
-        owner[index] = lightest;
+fn occupied<T>(slices: &[Vec<T>]) -> u32 {
+    slices.iter().filter(|slice| !slice.is_empty()).count() as u32
+}
+
+/// Files of which a worker reads some or all.
+fn files(slice: &[Split]) -> u64 {
+    let again = slice.windows(2).filter(|pair| pair[1].shares_file(&pair[0]));
+    (slice.len() - again.count()) as u64
+}
+
+/// Every n-th item: for inputs whose size nobody knows.
+fn round_robin<T>(items: Vec<T>, workers: u32) -> Vec<Vec<T>> {
+    let count = (workers.max(1) as usize).min(items.len());
+    let mut slices: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
+    for (index, item) in items.into_iter().enumerate() {
+        slices[index % count].push(item);
     }
-    let mut shares: Vec<Vec<T>> = (0..workers).map(|_| Vec::new()).collect();
-    for (item, owner) in items.into_iter().zip(owner) {
-        shares[owner].push(item);
+    slices
+}
+
+/// Each item in turn to the slice with the least, the lowest number first; within a slice the order stays.
+fn deal<T>(items: Vec<T>, workers: u32, weight: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
+    let count = (workers.max(1) as usize).min(items.len());
+    let mut slices: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
+    let mut loads: BinaryHeap<Reverse<(u64, usize)>> = (0..count).map(|slice| Reverse((0, slice))).collect();
+    for item in items {
+        let Some(Reverse((load, slice))) = loads.pop() else {
+            break;
+        };
+        loads.push(Reverse((load + weight(&item), slice)));
+        slices[slice].push(item);
     }
-    shares
+    slices
+}
+
+/// Like [`deal`], but opens a new slice only when the lightest one would hold too many files or bytes.
+/// `shares` says that an item adds no file to a slice.
+fn fill<T>(
+    items: Vec<T>,
+    workers: u32,
+    bytes_max: u64,
+    weight: impl Fn(&T) -> u64,
+    shares: impl Fn(&[T], &T) -> bool,
+) -> Vec<Vec<T>> {
+    let mut slices: Vec<Vec<T>> = Vec::new();
+    // Bytes, files, number: the lightest first.
+    let mut loads: BinaryHeap<Reverse<(u64, usize, usize)>> = BinaryHeap::new();
+    for item in items {
+        let bytes = weight(&item);
+        if let Some(Reverse((load, files, slice))) = loads.pop() {
+            let more = usize::from(!shares(&slices[slice], &item));
+            let full = files + more > AUTO_FILES_PER_WORKER || load + bytes > bytes_max;
+            if !full || slices.len() >= workers.max(1) as usize {
+                loads.push(Reverse((load + bytes, files + more, slice)));
+                slices[slice].push(item);
+                continue;
+            }
+            loads.push(Reverse((load, files, slice)));
+        }
+        loads.push(Reverse((bytes, 1, slices.len())));
+        slices.push(vec![item]);
+    }
+    slices
 }
 
 /// Replaces every leaf. Fresh operators come out, so plans share no state between workers.
@@ -258,18 +377,20 @@ pub fn assign<'a>(
     stage: &'a StageSpec,
     splits: BTreeMap<usize, Vec<Split>>,
     outputs: BTreeMap<StageNumber, StageOutputs>,
-    auto: bool,
+    mode: AssignmentMode,
 ) -> Assignment<'a> {
     Assignment {
         stage,
         splits,
         outputs,
-        auto,
+        mode,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use trilith_input::ByteRange;
+
     use super::*;
 
     #[test]
@@ -292,8 +413,51 @@ mod tests {
     }
 
     #[test]
-    fn deals_by_weight_and_keeps_order() {
+    fn max_gives_each_item_to_the_lightest_slice() {
         let shares = deal(vec![10_u64, 1, 1, 8, 1], 2, |weight| *weight);
         assert_eq!(shares, [vec![10, 1], vec![1, 1, 8]]);
+        // Ties go to the lowest number; nobody is left without an item.
+        assert_eq!(deal(vec![3_u64, 3, 3], 7, |weight| *weight), [[3], [3], [3]]);
+        assert_eq!(round_robin(vec![1, 2, 3, 4, 5], 2), [vec![1, 3, 5], vec![2, 4]]);
+    }
+
+    #[test]
+    fn auto_opens_slices_by_bytes_and_by_files() {
+        let weight = |weight: &u64| *weight;
+        let none = |_: &[u64], _: &u64| false;
+        assert_eq!(fill(vec![4, 4, 4], 5, 12, weight, none), [[4, 4, 4]]);
+        assert_eq!(
+            fill(vec![4, 4, 4, 4, 20], 5, 12, weight, none),
+            [vec![4, 4, 4], vec![4], vec![20]]
+        );
+        // At the maximum the limits do not count.
+        assert_eq!(fill(vec![9, 9, 9], 2, 10, weight, none), [vec![9, 9], vec![9]]);
+        let many = fill(vec![0; 20_001], 5, 12, weight, none);
+        assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [10_000, 10_000, 1]);
+        // Pieces of one file are one file.
+        let pieces = fill(vec![0; 20_001], 5, 12, weight, |slice, _| !slice.is_empty());
+        assert_eq!(pieces.len(), 1);
+    }
+
+    #[test]
+    fn counts_files_and_not_their_pieces() {
+        let piece = |path: &str, start, end| Split::File {
+            path: path.into(),
+            size: 1,
+            range: Some(ByteRange { start, end }),
+        };
+        let whole = Split::File {
+            path: "/c".into(),
+            size: 1,
+            range: None,
+        };
+        let slice = [
+            piece("/a", 0, Some(5)),
+            piece("/a", 9, None),
+            piece("/b", 5, None),
+            whole.clone(),
+            whole,
+        ];
+        assert_eq!(files(&slice), 4);
     }
 }

@@ -117,6 +117,10 @@ pub fn cut(
 
 fn check(stages: &[StageSpec]) -> Result<()> {
     for stage in stages {
+        if stage.max_workers > limits::WORKERS_MAX {
+            let (workers, max) = (stage.max_workers.into(), limits::WORKERS_MAX.into());
+            return Err(fault_error(Fault::too_many_workers(workers, max)));
+        }
         if stage.signature.len() > limits::COLUMNS_MAX {
             return Err(fault_error(Fault::too_many_columns(
                 stage.signature.len() as u64,

@@ -12,6 +12,7 @@ use trilith_proto::pb::task as pb;
 
 use super::source::{Source, SourceExec};
 use crate::kernel::{Shape, StageShape};
+use crate::limits;
 use crate::worker::SegmentSink;
 
 /// How a stage hands its rows on.
@@ -88,8 +89,8 @@ pub struct StageGraph {
 }
 
 impl StageGraph {
-    /// What the kernel must know.
-    pub fn shape(&self, deadline_ms: Option<i64>, fault_tolerant: bool) -> Shape {
+    /// What the kernel must know of the stages; how they run is up to the caller.
+    pub fn shape(&self) -> Shape {
         let stages = self
             .stages
             .iter()
@@ -103,8 +104,10 @@ impl StageGraph {
         Shape {
             stages,
             publishes: self.sink.is_some(),
-            deadline_ms,
-            fault_tolerant,
+            deadline_ms: None,
+            fault_tolerant: false,
+            max_concurrent_stages: 1,
+            start_timeout_ms: limits::TASK_START_TIMEOUT_MS,
         }
     }
 }

@@ -14,7 +14,9 @@ mod services;
 mod source;
 mod tables;
 
-pub use assign::{Assignment, StageOutputs, assign, assign_all, list_external};
+pub use assign::{
+    AUTO_BYTES_PER_WORKER, Assignment, AssignmentMode, StageOutputs, assign, assign_all, list_external,
+};
 pub use codec::{decode_plan, encode_plan};
 pub(crate) use codec::{decode_schema, encode_schema};
 pub use counters::{ChannelProgress, StageCounters};

@@ -45,7 +45,8 @@ pub(crate) fn execute(
             projection,
             splits,
         } => {
-            counter.total_files(splits.len());
+            // A file that several workers read in pieces is counted by the one that reads its beginning.
+            counter.total_files(splits.iter().filter(|split| split.begins_file()).count());
             Ok(external(
                 Arc::clone(spec),
                 projection.clone(),
@@ -142,7 +143,9 @@ fn external(
                 return Ok(());
             }
             counter.add_bytes(counters.bytes() - seen);
-            counter.file_done();
+            if split.begins_file() {
+                counter.file_done();
+            }
         }
         Ok(())
     });

@@ -37,9 +37,9 @@ impl ParseWarnings {
 }
 
 impl WarningSink for ParseWarnings {
-    fn parse_error(&self, message: String) -> Result<(), Fault> {
+    fn parse_error(&self, message: &dyn Fn() -> String) -> Result<(), Fault> {
         if self.max == 0 {
-            return Err(Fault::cannot_parse(message));
+            return Err(Fault::cannot_parse(message()));
         }
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let verbose = if self.max < 0 {
@@ -48,7 +48,8 @@ impl WarningSink for ParseWarnings {
             limits::VERBOSE_PARSE_WARNINGS_MAX.min(self.max as u64)
         };
         if count <= verbose {
-            self.verbose.lock().push(Fault::cannot_parse(message));
+            let warning = Fault::cannot_parse(message());
+            self.verbose.lock().push(warning);
         }
         if self.max > 0 && count > self.max as u64 {
             return Err(Fault::too_many_warnings(

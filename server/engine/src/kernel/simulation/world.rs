@@ -109,6 +109,8 @@ fn random_shape(random: &mut Random) -> Shape {
         publishes,
         deadline_ms: None,
         fault_tolerant: random.below(4) > 0,
+        max_concurrent_stages: 1 + random.below(3) as u32,
+        start_timeout_ms: 600_000,
     }
 }
 
@@ -195,6 +197,7 @@ impl World {
             Action::Launch { stage } => {
                 let sources = self.check_inputs(stage);
                 let stage = stage.0 as usize;
+                self.check_concurrency(stage);
                 self.pending.push(Pending::Launch { stage, sources });
             }
             Action::Relaunch { stage, orders } => {
@@ -231,6 +234,23 @@ impl World {
             }
             Action::Finish(outcome) => self.outcome = Some(outcome),
         }
+    }
+
+    /// No more stages are active than may be. Segments are allocated first, and a loss meanwhile may bring
+    /// earlier stages back.
+    fn check_concurrency(&self, stage: usize) {
+        let active = self.kernel.stages().iter().filter(|stage| {
+            let phase = stage.phase;
+            !matches!(
+                phase,
+                Phase::New | Phase::ResultsReady | Phase::Finished | Phase::Failed
+            )
+        });
+        let (active, most) = (active.count(), self.shape.max_concurrent_stages as usize);
+        assert!(
+            active <= most || self.shape.stages[stage].writes_segments,
+            "{active} active stages"
+        );
     }
 
     /// No stage starts before its inputs are ready. Returns the attempts that made them.
