@@ -24,10 +24,12 @@ lint:
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses advisories; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): licences and advisories are not checked"; fi
 
-# Builds the release profile and compares with DuckDB, chDB, Polars and DataFusion from PyPI, side by side.
+# Builds the release profile and compares with DuckDB, chDB, Polars and DataFusion from PyPI, side by side; then
+# slots, worker processes and the fixed cost of a task.
 bench:
 	cargo build --locked --release -p trilith-node
 	python3 benches/run.py --trilith $(CARGO_TARGET_DIR)/release/trilith
+	python3 benches/scale.py --trilith $(CARGO_TARGET_DIR)/release/trilith
 
 clean:
 	cargo clean

@@ -1,7 +1,6 @@
 """Ingests the generated edits in Trilith and in other engines, side by side; median of the rounds.
 
-Prints seconds, peak memory (MB) and the ratio to Trilith's time. Then: four times the data, and the time of a
-trivial task over HTTP.
+Prints seconds, peak memory (MB) and the ratio to Trilith's time. Then: four times the data.
 """
 
 import argparse
@@ -50,12 +49,14 @@ def peak_mb(pid: int) -> float:
 class Server:
     """A server with a directory of its own."""
 
-    def __init__(self, program: str, directory: str):
-        command = [program, "server", "--data-dir", directory, "--http-address", "127.0.0.1:0"]
-        command += ["--grpc-address", "127.0.0.1:0", "--worker-slots", "2", "--allow-local", str(DATA)]
+    def __init__(self, program: str, directory: str, slots: int = 2, cores: str | None = None):
+        command = ["taskset", "-c", cores] if cores else []
+        command += [program, "server", "--data-dir", directory, "--http-address", "127.0.0.1:0"]
+        command += ["--grpc-address", "127.0.0.1:0", "--worker-slots", str(slots), "--allow-local", str(DATA)]
         log = open(os.path.join(directory, "log"), "wb")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
-        self.url = "http://" + json.loads(self.process.stdout.readline())["http"]
+        ready = json.loads(self.process.stdout.readline())
+        self.url, self.grpc = "http://" + ready["http"], ready["grpc"]
 
     def call(self, path: str, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -158,16 +159,6 @@ def main() -> None:
         once, _ = trilith(arguments.trilith, DATA / "x1" / "gz", rows)
         times, peak = trilith(arguments.trilith, DATA / "x4" / "gz", four)
         print(f"four times the data (gz): {times:.2f} s, {times / once:.2f} times as long, peak {peak:.0f} MB")
-    with tempfile.TemporaryDirectory(dir=DATA) as directory:
-        server = Server(arguments.trilith, directory)
-        sql = "REPLACE INTO one OVERWRITE ALL SELECT TIMESTAMP '2000-01-01' AS __time, 1 AS x PARTITIONED BY DAY"
-        took = []
-        for _ in range(21):
-            started = time.perf_counter()
-            server.run(sql, {})
-            took.append(time.perf_counter() - started)
-        server.stop()
-    print(f"trivial task over HTTP: median {statistics.median(took) * 1000:.1f} ms of {len(took)}")
 
 
 if __name__ == "__main__":
