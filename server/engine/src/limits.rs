@@ -41,3 +41,12 @@ pub const RELAUNCHES_MAX: u32 = 100;
 pub const RELAUNCH_DELAY_MS: i64 = 1_000;
 /// How long after a failed read the loss of a worker may be heard of.
 pub const LOSS_NOTICE_MS: i64 = 15_000;
+/// Milliseconds without a sign of a work order on a connection that lives; then `WorkerRpcFailed`, or another attempt.
+/// Never less than two leases of a worker.
+pub const ORDER_SILENCE_MS: i64 = 10_000;
+/// Milliseconds between two events of a job; for what is above it, the controller itself stood still.
+pub const EVENT_GAP_MS: i64 = 1_000;
+/// Milliseconds after which the store is asked again whether a job is published.
+pub const SETTLE_TIMEOUT_MS: i64 = 30_000;
+/// How often the store is asked; then `UnknownError`.
+pub const SETTLE_ATTEMPTS_MAX: u32 = 20;

@@ -1,10 +1,15 @@
 //! Settings of the processes: command line, environment, and a TOML file behind both.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+
+const LEASE_DEFAULT: Duration = Duration::from_secs(5);
+const LEASE_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
 /// Options of `trilith server`.
 #[derive(Debug, Clone, Args, Deserialize, Default)]
@@ -38,6 +43,10 @@ pub struct ServerOptions {
     /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine].
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// How long a worker process may be silent before its work is given to others, for example 5s or 800ms; it
+    /// sends a heartbeat five times as often [default: 5s].
+    #[arg(long, value_name = "TIME")]
+    pub worker_lease: Option<String>,
 }
 
 /// Options of `trilith worker`.
@@ -90,6 +99,9 @@ pub enum ConfigError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A time is malformed.
+    #[error("--worker-lease [{0}] is not a time between 100ms and 1h; write for example 5s or 800ms")]
+    Lease(String),
     /// A size is malformed.
     #[error("--memory-limit [{0}] is not a size; write for example 512MB or 4GB")]
     Size(String),
@@ -115,6 +127,7 @@ impl ServerOptions {
         self.worker_slots = self.worker_slots.or(file.worker_slots);
         self.task_start_timeout_s = self.task_start_timeout_s.or(file.task_start_timeout_s);
         self.memory_limit = self.memory_limit.or(file.memory_limit);
+        self.worker_lease = self.worker_lease.or(file.worker_lease);
         if self.allow_local.is_empty() {
             self.allow_local = file.allow_local;
         }
@@ -123,6 +136,30 @@ impl ServerOptions {
         }
         Ok(self)
     }
+
+    /// How long a worker process may be silent.
+    pub fn worker_lease(&self) -> Result<Duration, ConfigError> {
+        let Some(text) = &self.worker_lease else {
+            return Ok(LEASE_DEFAULT);
+        };
+        parse_time(text)
+            .filter(|time| LEASE_RANGE.contains(time))
+            .ok_or_else(|| ConfigError::Lease(text.clone()))
+    }
+}
+
+fn parse_time(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let factor_ms = match text[digits..].trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(factor_ms).map(Duration::from_millis)
 }
 
 /// Cores of the machine.
@@ -180,5 +217,27 @@ mod tests {
         assert_eq!(parse_size("17"), Some(17));
         assert_eq!(parse_size("many"), None);
         assert_eq!(parse_size("0"), None);
+    }
+
+    #[test]
+    fn reads_times() {
+        let lease = |text: &str| ServerOptions {
+            worker_lease: Some(text.to_owned()),
+            ..ServerOptions::default()
+        };
+        assert_eq!(
+            ServerOptions::default().worker_lease().unwrap(),
+            Duration::from_secs(5)
+        );
+        assert_eq!(lease("5s").worker_lease().unwrap(), Duration::from_secs(5));
+        assert_eq!(
+            lease("800 ms").worker_lease().unwrap(),
+            Duration::from_millis(800)
+        );
+        assert_eq!(lease("2m").worker_lease().unwrap(), Duration::from_secs(120));
+        for text in ["5", "s", "", "1ms", "2h", "five s"] {
+            let error = lease(text).worker_lease().unwrap_err().to_string();
+            assert!(error.contains("--worker-lease"), "{error}");
+        }
     }
 }

@@ -111,6 +111,7 @@ async fn start_controller(
     let own = addresses.grpc.to_string();
     let worker = worker_config(data_dir, &data_dir.join("segments"), memory, policy, own, token)?;
     let directory = data_dir.to_owned();
+    let lease = options.worker_lease()?;
     let slots = options.worker_slots.unwrap_or_else(cores);
     let task_start_timeout = options.task_start_timeout_s.map_or(
         Duration::from_millis(limits::TASK_START_TIMEOUT_MS as u64),
@@ -126,6 +127,7 @@ async fn start_controller(
             results_directory: directory.join("results"),
             store: Arc::new(store),
             task_start_timeout,
+            worker_lease: lease,
             host: addresses.http.ip().to_string(),
             port: addresses.http.port(),
         };

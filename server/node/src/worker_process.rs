@@ -120,9 +120,9 @@ async fn join(
     register: &pb::RegisterRequest,
 ) -> Result<(Channel, pb::RegisterResponse), StartError> {
     let channel = endpoint.connect().await?;
-    let terms = WorkerServiceClient::new(channel.clone())
-        .register(register.clone())
-        .await?
+    let mut client = WorkerServiceClient::new(channel.clone());
+    let terms = tokio::time::timeout(CONNECT_TIMEOUT, client.register(register.clone()))
+        .await??
         .into_inner();
     Ok((channel, terms))
 }
@@ -157,21 +157,19 @@ async fn serve(
     shutdown: &CancellationToken,
 ) -> Result<(), StartError> {
     let (requests, stream) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
-    let heartbeat = |busy: usize| pb::WorkRequest {
-        worker_id: terms.worker_id.clone(),
-        message: Some(pb::work_request::Message::Heartbeat(pb::Heartbeat {
-            busy_slot_count: busy as u32,
-        })),
-    };
-    requests.send(heartbeat(0)).await?;
+    let lease = Duration::from_millis(u64::from(terms.lease_ms));
+    requests
+        .send(wire::heartbeat_message(&terms.worker_id, 0, &[]))
+        .await?;
     let mut client = WorkerServiceClient::new(channel)
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
-    let mut responses = client.work(ReceiverStream::new(stream)).await?.into_inner();
+    let mut responses = tokio::time::timeout(lease, client.work(ReceiverStream::new(stream)))
+        .await??
+        .into_inner();
     info!(worker = terms.worker_id, "joined the server");
     let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
     let runtime = WorkerRuntime::new(config.clone(), events, shutdown.child_token());
-    let lease = Duration::from_millis(u64::from(terms.lease_ms));
     let mut beat = tokio::time::interval(Duration::from_millis(u64::from(
         terms.heartbeat_interval_ms.max(1),
     )));
@@ -179,7 +177,9 @@ async fn serve(
         loop {
             let message = tokio::select! {
                 Some(event) = reports.recv() => wire::event_message(&terms.worker_id, event)?,
-                _ = beat.tick() => heartbeat(runtime.running()),
+                _ = beat.tick() => {
+                    wire::heartbeat_message(&terms.worker_id, runtime.running(), &runtime.held())
+                }
             };
             requests.send(message).await?;
         }

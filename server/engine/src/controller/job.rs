@@ -1,5 +1,6 @@
 //! One running job: events in, kernel, actions out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tracing::{Instrument, Span, debug, info, info_span};
+use tracing::{Instrument, Span, debug, info, info_span, warn};
 use trilith_metadata::LockLease;
 use trilith_proto::fault::{CancelReason, Fault};
 use trilith_proto::id::{StageNumber, TaskId, WorkOrderId, WorkerNumber};
@@ -16,8 +17,9 @@ use trilith_sql::{Ingest, Planned};
 
 use super::Controller;
 use super::pool::ProcessId;
+use super::publish::PublishError;
 use super::state::JobState;
-use crate::kernel::{Action, Attempt, Event, Outcome, Shape};
+use crate::kernel::{Action, Attempt, Event, Held, Outcome, Shape};
 use crate::stage::{StageGraph, StageSpec};
 use crate::worker::{WorkOrder, WorkerCommand, WorkerEvent};
 use crate::{limits, report};
@@ -29,6 +31,8 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) enum JobEvent {
     /// From one of its workers.
     Worker(WorkerEvent),
+    /// What one of the processes holds of the job.
+    Held { process: ProcessId, orders: Vec<Held> },
     /// A worker process is gone.
     ProcessLost { process: ProcessId, reason: String },
     /// Somebody asked to stop.
@@ -57,22 +61,19 @@ impl Job {
         id: TaskId,
         planned: Planned,
         graph: StageGraph,
-        start_timeout: Duration,
+        controller: &Controller,
     ) -> (Arc<Job>, mpsc::Receiver<JobEvent>) {
         let (events, queue) = mpsc::channel(limits::TASK_QUEUE_CAPACITY);
         let created_ms = now_ms();
-        let deadline = planned
-            .context
-            .timeout_ms()
-            .map(|timeout| created_ms + timeout as i64);
-        let shape = Shape {
-            deadline_ms: deadline,
+        let timeout = planned.context.timeout_ms();
+        let state = JobState::new(Shape {
+            deadline_ms: timeout.map(|timeout| created_ms + timeout as i64),
             fault_tolerant: planned.context.fault_tolerance(),
             max_concurrent_stages: planned.context.max_concurrent_stages(),
-            start_timeout_ms: start_timeout.as_millis() as i64,
+            start_timeout_ms: controller.task_start_timeout.as_millis() as i64,
+            silence_ms: limits::ORDER_SILENCE_MS.max(2 * controller.worker_lease.as_millis() as i64),
             ..graph.shape()
-        };
-        let state = JobState::new(shape);
+        });
         let (changes, _) = watch::channel(0);
         let job = Job {
             id,
@@ -90,6 +91,11 @@ impl Job {
     pub(crate) async fn notify(&self, event: JobEvent) {
         // A job that has ended does not listen any more, and nothing is left to tell it.
         let _ended = self.events.send(event).await;
+    }
+
+    /// Puts an event into the queue unless it is full: the same will be said again.
+    pub(crate) fn try_notify(&self, event: JobEvent) {
+        let _later = self.events.try_send(event);
     }
 
     pub(crate) fn changed(&self) {
@@ -192,40 +198,63 @@ impl Driver {
     async fn outside(&mut self, event: JobEvent) {
         match event {
             JobEvent::Worker(event) => self.worker(event).await,
-            JobEvent::ProcessLost { process, reason } => self.process_lost(process, &reason).await,
+            JobEvent::Held { process, orders } => self.held(process, orders).await,
+            JobEvent::ProcessLost { process, reason } => {
+                self.process_lost(process, Vec::new(), &reason).await
+            }
             JobEvent::Cancel(reason) => self.kernel(Event::Cancel { reason }).await,
         }
     }
 
-    async fn process_lost(&mut self, process: ProcessId, reason: &str) {
-        let workers = {
-            let state = self.job.state.lock();
-            let there = state.workers.iter().filter(|worker| worker.process == process);
-            there.map(|worker| worker.number).collect()
+    /// Answers go to the process that holds the orders: their workers may be elsewhere by now.
+    async fn held(&mut self, process: ProcessId, orders: Vec<Held>) {
+        let (actions, ranges) = {
+            let mut state = self.job.state.lock();
+            let actions = state.kernel.on_event(Event::Held { orders }, now_ms());
+            let ranges: Vec<_> = state.stages.iter().map(|run| run.ranges.clone()).collect();
+            (actions, ranges)
         };
-        self.workers_lost(process, workers, reason).await;
+        for action in actions {
+            let command = match action {
+                Action::CancelOrder { stage, order } => WorkerCommand::Release {
+                    id: order_id(&self.job, stage, order),
+                },
+                Action::AskAgain { stage, order } => WorkerCommand::Repeat {
+                    id: order_id(&self.job, stage, order),
+                },
+                Action::SendBoundaries { stage, order } => match ranges.get(stage.0 as usize) {
+                    Some(Some(ranges)) => WorkerCommand::SetBoundaries {
+                        id: order_id(&self.job, stage, order),
+                        ranges: Arc::clone(ranges),
+                    },
+                    _ => continue,
+                },
+                other => {
+                    self.act(other).await;
+                    continue;
+                }
+            };
+            self.controller.pool.try_send(process, command);
+        }
     }
 
-    /// The process of these workers is gone.
-    async fn workers_lost(&mut self, process: ProcessId, workers: Vec<WorkerNumber>, reason: &str) {
+    /// A process is gone, with all workers that it ran; `unsent` are some of them that could not get their orders.
+    async fn process_lost(&mut self, process: ProcessId, unsent: Vec<WorkerNumber>, reason: &str) {
+        let mut lost = unsent;
         let mut worker_task_id = None;
-        {
-            let mut state = self.job.state.lock();
-            for number in &workers {
-                let Some(worker) = state.workers.get_mut(number.0 as usize) else {
-                    continue;
-                };
+        for worker in &mut self.job.state.lock().workers {
+            if worker.process == process && worker.state == "RUNNING" {
+                worker.state = "FAILED";
+                worker.ended_ms.get_or_insert(now_ms());
+                lost.push(worker.number);
+            }
+            if lost.contains(&worker.number) {
                 worker_task_id.get_or_insert_with(|| worker.task_id.clone());
-                // It may have found another process by now.
-                if worker.process == process {
-                    worker.state = "FAILED";
-                    worker.ended_ms.get_or_insert(now_ms());
-                }
             }
         }
         if let Some(worker_task_id) = worker_task_id {
             self.kernel(Event::WorkersLost {
-                workers,
+                workers: lost,
                 worker_task_id,
                 reason: reason.to_owned(),
             })
@@ -246,7 +275,7 @@ impl Driver {
             }
         })
         .await;
-        let mut gone = Vec::new();
+        let mut gone: BTreeMap<ProcessId, Vec<WorkerNumber>> = BTreeMap::new();
         for (process, order) in orders {
             let attempt = attempt(&order.id);
             let wanted = {
@@ -256,11 +285,11 @@ impl Driver {
             };
             let command = WorkerCommand::Start(Box::new(order));
             if wanted && self.controller.pool.send(process, command).await.is_err() {
-                gone.push((process, attempt.worker));
+                gone.entry(process).or_default().push(attempt.worker);
             }
         }
-        for (process, worker) in gone {
-            self.workers_lost(process, vec![worker], "the worker process is gone")
+        for (process, workers) in gone {
+            self.process_lost(process, workers, "the worker process is gone")
                 .await;
         }
     }
@@ -286,6 +315,8 @@ impl Driver {
                     ..
                 } => {
                     let run = &mut state.stages[index];
+                    // Said again, after the boundaries were cut.
+                    let buckets = if run.ranges.is_some() { Vec::new() } else { buckets };
                     run.statistics.insert(id.worker, buckets);
                     run.has_multiple_values |= has_multiple_values;
                     Some(Event::InputRead {
@@ -404,6 +435,10 @@ impl Driver {
                 let id = order_id(&job, stage, order);
                 self.command(order.worker, WorkerCommand::Release { id }).await;
             }
+            Action::AskAgain { stage, order } => {
+                let id = order_id(&job, stage, order);
+                self.command(order.worker, WorkerCommand::Repeat { id }).await;
+            }
             Action::SendBoundaries { stage, order } => {
                 let ranges = job.state.lock().stages[stage.0 as usize].ranges.clone();
                 let id = order_id(&job, stage, order);
@@ -453,10 +488,22 @@ impl Driver {
                 let publish = async move {
                     Done::Event(match controller.publish(&job).await {
                         Ok(()) => Event::Published,
-                        Err(fault) => Event::ControllerFailed { fault },
+                        Err(PublishError::Refused(fault)) => Event::ControllerFailed { fault },
+                        Err(PublishError::Ended(fault) | PublishError::Unknown(fault)) => {
+                            Event::PublishUnknown { fault }
+                        }
                     })
                 };
                 self.work.spawn(publish.instrument(info_span!("publish")));
+            }
+            Action::SettlePublish { fault } => {
+                warn!(task = %job.id, %fault, "whether the task is published is asked of the store");
+                self.work.spawn(async move {
+                    Done::Event(match controller.settle(&job, fault).await {
+                        Ok(published) => Event::PublishSettled { published },
+                        Err(fault) => Event::PublishUnknown { fault },
+                    })
+                });
             }
             Action::StopWorkers => controller.pool.cancel_everywhere(&job.id).await,
             Action::Finish(outcome) => {

@@ -61,6 +61,9 @@ impl Controller {
                 number: AttemptNumber(0),
             })
             .collect();
+        for attempt in &attempts {
+            self.replace_if_lost(job, attempt.worker).await?;
+        }
         self.orders(job, stage, &attempts)
     }
 
@@ -94,6 +97,11 @@ impl Controller {
         let mut orders = Vec::with_capacity(attempts.len());
         let mut state = job.state.lock();
         for attempt in attempts {
+            let known = state.stages[number.0 as usize].workers.get(&attempt.worker);
+            if known.is_some_and(|known| known.attempt > attempt.number) {
+                // Finding a slot took so long that another attempt was sent in between.
+                continue;
+            }
             let index = attempt.worker.0 as usize;
             let (Some(slot), Some((plan, sink))) = (state.workers.get(index), shares.get(index)) else {
                 return Err(Fault::unknown("a worker without a slot or a share"));

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -31,8 +32,9 @@ use trilith_proto::fault::CancelReason;
 use trilith_proto::id::TaskId;
 use trilith_proto::interval::parse_instant;
 
+use crate::kernel::{Attempt, Held};
 use crate::limits;
-use crate::worker::{WorkerCommand, WorkerConfig, WorkerEvent, WorkerRuntime};
+use crate::worker::{HeldOrder, WorkerCommand, WorkerConfig, WorkerEvent, WorkerRuntime};
 use job::{Job, JobEvent};
 
 pub(crate) use planning::stored_type;
@@ -54,6 +56,8 @@ pub struct ControllerConfig {
     pub store: Arc<dyn MetadataStore>,
     /// How long a task waits for its first worker slots; then `TaskStartTimeout`.
     pub task_start_timeout: Duration,
+    /// Without a sign of life for this long a worker process is given up.
+    pub worker_lease: Duration,
     /// Host and port that clients know.
     pub host: String,
     /// See `host`.
@@ -68,6 +72,7 @@ pub struct Controller {
     locks: LockManager,
     allocator: Allocator,
     pool: WorkerPool,
+    worker_lease: Duration,
     jobs: Mutex<HashMap<TaskId, Arc<Job>>>,
     queries: query::Queries,
     tracker: TaskTracker,
@@ -124,6 +129,7 @@ impl Controller {
             locks: LockManager::new(newest),
             allocator: Allocator::default(),
             pool: WorkerPool::default(),
+            worker_lease: config.worker_lease,
             jobs: Mutex::new(HashMap::new()),
             queries: query::Queries::default(),
             tracker: TaskTracker::new(),
@@ -143,15 +149,29 @@ impl Controller {
         let (commands, queue) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
         let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
         let runtime = WorkerRuntime::new(self.worker_config.clone(), events, self.shutdown.child_token());
-        self.pool
+        let process = self
+            .pool
             .add(slots, self.worker_config.own_address.clone(), commands);
-        self.tracker.spawn(runtime.serve(queue));
+        self.tracker.spawn(Arc::clone(&runtime).serve(queue));
         let controller = Arc::clone(self);
         self.tracker.spawn(async move {
-            while let Some(event) = reports.recv().await {
-                controller.on_worker_event(event).await;
+            let mut beat = tokio::time::interval(heartbeat_interval(controller.worker_lease));
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !runtime.has_stopped() {
+                tokio::select! {
+                    event = reports.recv() => match event {
+                        Some(event) => controller.on_worker_event(event).await,
+                        None => break,
+                    },
+                    _ = beat.tick() => controller.on_heartbeat(process, runtime.held()),
+                }
             }
         });
+    }
+
+    /// How long a worker process may be silent.
+    pub fn worker_lease(&self) -> Duration {
+        self.worker_lease
     }
 
     /// Adds a worker process that is reached through `commands`.
@@ -183,6 +203,30 @@ impl Controller {
         let job = self.jobs.lock().get(&event.id().task).cloned();
         if let Some(job) = job {
             job.notify(JobEvent::Worker(event)).await;
+        }
+    }
+
+    /// Compares what a process holds with what its jobs know, and has it drop what belongs to no job.
+    pub fn on_heartbeat(&self, process: ProcessId, held: Vec<HeldOrder>) {
+        let mut by_task: HashMap<TaskId, Vec<Held>> = HashMap::new();
+        for HeldOrder { id, step } in held {
+            let order = Attempt {
+                worker: id.worker,
+                number: id.attempt,
+            };
+            let held = Held {
+                stage: id.stage,
+                order,
+                step,
+            };
+            by_task.entry(id.task).or_default().push(held);
+        }
+        for (task, orders) in by_task {
+            let job = self.jobs.lock().get(&task).cloned();
+            match job {
+                Some(job) => job.try_notify(JobEvent::Held { process, orders }),
+                None => self.pool.try_send(process, WorkerCommand::CancelTask { task }),
+            }
         }
     }
 
@@ -261,4 +305,9 @@ impl Controller {
         self.shutdown.cancel();
         self.tracker.wait().await;
     }
+}
+
+/// How often a process says what it holds, so that a few lost messages do not cost it its lease.
+pub fn heartbeat_interval(lease: Duration) -> Duration {
+    (lease / 5).max(Duration::from_millis(10))
 }

@@ -265,6 +265,14 @@ impl WorkerPool {
         }
     }
 
+    /// Sends a command that is sent again if it gets lost.
+    pub fn try_send(&self, id: ProcessId, command: WorkerCommand) {
+        if let Some(process) = self.shared.slots.lock().processes.get(&id) {
+            // A full queue: the next heartbeat tries again.
+            let _later = process.commands.try_send(command);
+        }
+    }
+
     /// Tells every process to drop a task.
     pub async fn cancel_everywhere(&self, task: &TaskId) {
         let senders: Vec<_> = self

@@ -26,6 +26,36 @@ pub(crate) fn store_fault(error: MetadataError) -> Fault {
     Fault::unknown(error.to_string())
 }
 
+/// Why a job was not published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    /// Nothing was committed, and never will be.
+    #[error("{0}")]
+    Refused(Fault),
+    /// The task has ended: this was tried before, or somebody else recorded its end.
+    #[error("{0}")]
+    Ended(Fault),
+    /// The transaction may have been committed.
+    #[error("{0}")]
+    Unknown(Fault),
+}
+
+impl From<Fault> for PublishError {
+    fn from(fault: Fault) -> PublishError {
+        PublishError::Refused(fault)
+    }
+}
+
+impl From<MetadataError> for PublishError {
+    fn from(error: MetadataError) -> PublishError {
+        match error {
+            MetadataError::Ended(_) => PublishError::Ended(store_fault(error)),
+            MetadataError::Store(_) => PublishError::Unknown(store_fault(error)),
+            _ => PublishError::Refused(store_fault(error)),
+        }
+    }
+}
+
 impl Controller {
     /// Waits for the locks of a job: exclusive on what a REPLACE overwrites, shared for an INSERT.
     pub(crate) async fn lock(&self, job: &Job) -> Result<Vec<LockLease>, Fault> {
@@ -197,7 +227,7 @@ impl Controller {
     }
 
     /// The last step of a job: rows of a SELECT are kept, or segments published with the final state.
-    pub(crate) async fn publish(&self, job: &Arc<Job>) -> Result<(), Fault> {
+    pub(crate) async fn publish(&self, job: &Arc<Job>) -> Result<(), PublishError> {
         let Some(ingest) = job.ingest() else {
             let results = self.write_results(job).await?;
             job.state.lock().results = Some(results);
@@ -209,7 +239,7 @@ impl Controller {
             (segments, state.version.clone().unwrap_or_default())
         };
         if segments.is_empty() && job.planned.context.fail_on_empty_insert() {
-            return Err(Fault::insert_cannot_be_empty(&ingest.datasource));
+            return Err(Fault::insert_cannot_be_empty(&ingest.datasource).into());
         }
         let (tombstones, unused) = self.replaced(ingest, &segments, &version).await?;
         let all = segments.into_iter().chain(tombstones).collect();
@@ -251,6 +281,24 @@ impl Controller {
         Ok((tombstones, unused))
     }
 
+    /// Finds out what became of publishing: records the job as failed with this fault, which the store refuses
+    /// if it is published already, and which keeps it from being published later. True if it is published.
+    pub(crate) async fn settle(&self, job: &Arc<Job>, fault: Fault) -> Result<bool, Fault> {
+        let failed = Outcome::Failed { fault, stage: None };
+        match self.record(job, &failed, Vec::new(), Vec::new()).await {
+            Ok(()) => Ok(false),
+            Err(PublishError::Unknown(fault) | PublishError::Refused(fault)) => Err(fault),
+            Err(PublishError::Ended(_)) => {
+                let (store, id) = (Arc::clone(&self.store), job.id.to_string());
+                let task = tokio::task::spawn_blocking(move || store.task(&id))
+                    .await
+                    .map_err(|error| Fault::unknown(error.to_string()))?
+                    .map_err(store_fault)?;
+                Ok(task.is_some_and(|task| task.state == TaskState::Success))
+            }
+        }
+    }
+
     /// Writes the end of a job in one transaction.
     async fn record(
         &self,
@@ -258,7 +306,7 @@ impl Controller {
         outcome: &Outcome,
         segments: Vec<SegmentRecord>,
         unused: Vec<String>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), PublishError> {
         let (task, report) = self.final_record(job, outcome);
         let publish = Publish {
             task,
@@ -269,8 +317,8 @@ impl Controller {
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.publish(&publish))
             .await
-            .map_err(|error| Fault::unknown(error.to_string()))?
-            .map_err(store_fault)
+            .map_err(|error| PublishError::Unknown(Fault::unknown(error.to_string())))?
+            .map_err(PublishError::from)
     }
 
     fn final_record(&self, job: &Arc<Job>, outcome: &Outcome) -> (TaskRecord, Vec<u8>) {
@@ -317,10 +365,16 @@ impl Controller {
 
     /// Ends a job: records a failure, frees what it held, forgets it.
     pub(crate) async fn finish(&self, job: &Arc<Job>, outcome: Outcome) {
-        if let Outcome::Failed { .. } = &outcome
-            && let Err(fault) = self.record(job, &outcome, Vec::new(), Vec::new()).await
-        {
-            tracing::error!(task = %job.id, %fault, "the end of a task could not be recorded");
+        if let Outcome::Failed { .. } = &outcome {
+            match self.record(job, &outcome, Vec::new(), Vec::new()).await {
+                Ok(()) => {}
+                Err(PublishError::Ended(_)) => {
+                    tracing::debug!(task = %job.id, "the end of the task was recorded before");
+                }
+                Err(PublishError::Unknown(fault) | PublishError::Refused(fault)) => {
+                    tracing::error!(task = %job.id, %fault, "the end of a task could not be recorded");
+                }
+            }
         }
         self.allocator.release(job.id.as_str());
         if let Outcome::Failed { .. } = &outcome {

@@ -172,12 +172,7 @@ impl Controller {
             return Ok(Submission::Explained(explain::explanation(&prepared)));
         }
         let task_id = TaskId::from(format!("query-{}", prepared.planned.query_id));
-        let (job, queue) = Job::new(
-            task_id.clone(),
-            prepared.planned,
-            prepared.graph,
-            self.task_start_timeout,
-        );
+        let (job, queue) = Job::new(task_id.clone(), prepared.planned, prepared.graph, self);
         let (store, task) = (Arc::clone(&self.store), record(&job));
         // Visible before it is recorded, so that nobody sees a task that neither runs nor has ended.
         if self.jobs.lock().contains_key(&task_id) {

@@ -70,6 +70,10 @@ pub struct Shape {
     pub max_concurrent_stages: u32,
     /// Milliseconds that the launch of a stage may wait for worker slots.
     pub start_timeout_ms: i64,
+    /// Milliseconds that the job may wait for its locks.
+    pub lock_timeout_ms: i64,
+    /// Milliseconds without a sign of a work order, or of an output that is kept, after which it is lost.
+    pub silence_ms: i64,
 }
 
 /// One attempt of one worker at a stage.
@@ -79,6 +83,30 @@ pub struct Attempt {
     pub worker: WorkerNumber,
     /// Counts from 0.
     pub number: AttemptNumber,
+}
+
+/// How far a worker process says that a work order is which it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldStep {
+    /// It runs.
+    Running,
+    /// It has read all its input and waits for boundaries.
+    InputRead,
+    /// Its output is complete.
+    OutputReady,
+    /// It failed.
+    Failed,
+}
+
+/// A work order that a worker process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Of which stage.
+    pub stage: StageNumber,
+    /// Which attempt.
+    pub order: Attempt,
+    /// How far it is.
+    pub step: HeldStep,
 }
 
 /// What happened.
@@ -117,6 +145,8 @@ pub enum Event {
     StageFailed { stage: StageNumber, fault: Fault },
     /// The controller's own work failed outside any stage.
     ControllerFailed { fault: Fault },
+    /// Everything of this job that a worker process holds now. Heals what other messages lost on their way.
+    Held { orders: Vec<Held> },
     /// A worker process is gone; these workers of the job ran there.
     WorkersLost {
         workers: Vec<WorkerNumber>,
@@ -125,6 +155,10 @@ pub enum Event {
     },
     /// Publishing ended well.
     Published,
+    /// Publishing (or settling it) failed in a way that does not tell whether the transaction was committed.
+    PublishUnknown { fault: Fault },
+    /// The store has decided: the job is published, or it is recorded as failed and never will be.
+    PublishSettled { published: bool },
     /// Somebody asked to stop.
     Cancel { reason: CancelReason },
     /// Time passes.
@@ -141,8 +175,10 @@ pub enum Action {
         stage: StageNumber,
         orders: Vec<Attempt>,
     },
-    /// Stop this attempt and drop its output: it read from an attempt that is lost.
+    /// Stop this attempt and drop its output: it read from an attempt that is lost, or another one replaced it.
     CancelOrder { stage: StageNumber, order: Attempt },
+    /// Ask a worker to repeat how far this attempt is: it has told, and nobody has heard.
+    AskAgain { stage: StageNumber, order: Attempt },
     /// Send the boundaries that were cut to an attempt that has read its input.
     SendBoundaries { stage: StageNumber, order: Attempt },
     /// Merge statistics, cut boundaries; answer `BoundariesCut`.
@@ -151,8 +187,11 @@ pub enum Action {
     AllocateSegments { stage: StageNumber },
     /// Tell workers that nobody reads this stage's output any more.
     Release { stage: StageNumber },
-    /// Publish segments (or keep result rows), report and final state in one step; answer `Published`.
+    /// Publish segments (or keep result rows), report and final state in one step; answer `Published`,
+    /// `ControllerFailed` (nothing was committed) or `PublishUnknown`.
     Publish,
+    /// Record the job as failed unless it is published already; answer `PublishSettled` or `PublishUnknown`.
+    SettlePublish { fault: Fault },
     /// Stop all workers of the job and drop what they hold.
     StopWorkers,
     /// The job ended.

@@ -2,13 +2,15 @@
 
 mod events;
 mod progress;
+mod publishing;
 mod retry;
+mod silence;
 #[cfg(test)]
 mod simulation;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use events::{Action, Attempt, Event, Outcome, Phase, Shape, StageShape};
+pub use events::{Action, Attempt, Event, Held, HeldStep, Outcome, Phase, Shape, StageShape};
 pub use progress::StageProgress;
 pub use state::Kernel;

@@ -30,6 +30,8 @@ pub(super) struct Order {
     pub gone: bool,
     /// A lost order is not sent again before this time.
     pub not_before_ms: i64,
+    /// When its worker last gave a sign of it.
+    pub seen_ms: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! What happens to work orders whose worker or input is lost.
 
+use std::collections::BTreeSet;
+
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkerNumber};
 
@@ -30,21 +32,42 @@ impl Kernel {
         } else {
             all.extend(workers);
         }
-        let needed = self.needed_losses(&all);
+        let fault = Fault::worker_failed(worker_task_id, Some(reason));
+        self.run_again(&all, worker_task_id, reason, fault)
+    }
+
+    /// Outputs that were marked as gone, on workers that live.
+    pub(super) fn outputs_gone(&mut self, worker_task_id: &str, reason: &str) -> Vec<Action> {
+        if self.is_keeping_results() && !self.resume_publish() {
+            return Vec::new();
+        }
+        let fault = Fault::worker_rpc_failed(worker_task_id, reason);
+        self.run_again(&[], worker_task_id, reason, fault)
+    }
+
+    /// Everything that was lost with these workers or before, and is needed, runs again; or the job fails.
+    fn run_again(
+        &mut self,
+        workers: &[WorkerNumber],
+        worker_task_id: &str,
+        reason: &str,
+        fault: Fault,
+    ) -> Vec<Action> {
+        let needed = self.needed_losses(workers);
         for progress in &mut self.stages {
             for (worker, order) in &mut progress.orders {
-                order.gone |= all.contains(worker) && order.step == OrderStep::OutputReady;
+                order.gone |= workers.contains(worker) && order.step == OrderStep::OutputReady;
             }
         }
         let Some((stage, _)) = needed.first().copied() else {
             return Vec::new();
         };
         if !self.shape.fault_tolerant {
-            return self.fail(Fault::worker_failed(worker_task_id, Some(reason)), Some(stage));
+            return self.fail(fault, Some(stage));
         }
-        for worker in all {
-            let counts = needed.iter().any(|(_, needed)| *needed == worker);
-            if !counts || self.is_being_replaced(worker) {
+        let lost: BTreeSet<WorkerNumber> = needed.iter().map(|(_, worker)| *worker).collect();
+        for worker in lost {
+            if self.is_being_replaced(worker) {
                 continue;
             }
             if let Err(fault) = self.count_relaunch(worker, worker_task_id, reason) {
@@ -100,7 +123,7 @@ impl Kernel {
             .any(|order| matches!(order.step, OrderStep::Lost | OrderStep::Sending))
     }
 
-    fn lose(&mut self, stage: StageNumber, worker: WorkerNumber, not_before_ms: i64) {
+    pub(super) fn lose(&mut self, stage: StageNumber, worker: WorkerNumber, not_before_ms: i64) {
         if let Some(order) = self.stages[stage.0 as usize].orders.get_mut(&worker) {
             order.step = OrderStep::Lost;
             order.gone = false;
@@ -153,7 +176,7 @@ impl Kernel {
             .collect()
     }
 
-    fn count_relaunch(
+    pub(super) fn count_relaunch(
         &mut self,
         worker: WorkerNumber,
         worker_task_id: &str,
@@ -232,12 +255,13 @@ impl Kernel {
         actions
     }
 
-    pub(super) fn relaunched(&mut self, stage: StageNumber, orders: &[Attempt]) -> Vec<Action> {
+    pub(super) fn relaunched(&mut self, stage: StageNumber, orders: &[Attempt], now_ms: i64) -> Vec<Action> {
         for attempt in orders {
             if let Some(order) = self.running(stage, *attempt)
                 && order.step == OrderStep::Sending
             {
                 order.step = OrderStep::Running;
+                order.seen_ms = now_ms;
             }
         }
         self.relaunch_answered(stage);

@@ -14,11 +14,15 @@ use crate::limits;
 pub struct Kernel {
     pub(super) shape: Shape,
     pub(super) stages: Vec<StageProgress>,
-    step: Step,
+    pub(super) step: Step,
     /// Steps of the controller that must be answered, and when that takes too long.
-    waits: BTreeMap<Wait, i64>,
+    pub(super) waits: BTreeMap<Wait, i64>,
     /// Reading a SELECT's rows failed; a lost worker may explain it until this time.
-    failed_publish: Option<(Fault, i64)>,
+    pub(super) failed_publish: Option<(Fault, i64)>,
+    /// How often the store was asked what became of publishing, and why it was asked.
+    pub(super) unsettled: Option<(Fault, u32)>,
+    /// When the last event came.
+    pub(super) last_event_ms: Option<i64>,
     /// Workers lost while a SELECT's rows were being read.
     pub(super) late_losses: Vec<WorkerNumber>,
     /// Relaunches by worker.
@@ -27,18 +31,23 @@ pub struct Kernel {
 
 /// What the controller was told to do, and has not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Wait {
+pub(super) enum Wait {
+    Start,
     Launch(StageNumber),
     Relaunch(StageNumber),
     Boundaries(StageNumber),
     Publish,
+    Settle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
+    /// For its locks.
     Waiting,
     Running,
     Publishing,
+    /// Whether it was published is being found out.
+    Settling,
     Done,
 }
 
@@ -52,6 +61,8 @@ impl Kernel {
             step: Step::Waiting,
             waits: BTreeMap::new(),
             failed_publish: None,
+            unsettled: None,
+            last_event_ms: None,
             late_losses: Vec::new(),
             relaunches: BTreeMap::new(),
         }
@@ -74,17 +85,19 @@ impl Kernel {
         if self.step == Step::Done {
             return Vec::new();
         }
+        self.forgive_gap(now_ms);
         let mut actions = match event {
             Event::Started => self.started(),
-            Event::Launched { stage, workers } => self.launched(stage, &workers),
-            Event::Relaunched { stage, orders } => self.relaunched(stage, &orders),
+            Event::Launched { stage, workers } => self.launched(stage, &workers, now_ms),
+            Event::Relaunched { stage, orders } => self.relaunched(stage, &orders, now_ms),
             Event::InputRead { stage, order } => self.input_read(stage, order, now_ms),
             Event::BoundariesCut {
                 stage,
                 partition_count,
             } => self.boundaries_cut(stage, partition_count),
             Event::SegmentsAllocated { stage } => self.segments_allocated(stage),
-            Event::OutputReady { stage, order } => self.output_ready(stage, order),
+            Event::OutputReady { stage, order } => self.output_ready(stage, order, now_ms),
+            Event::Held { orders } => self.held(&orders, now_ms),
             Event::OrderFailed { stage, order, fault } => self.order_failed(stage, order, fault, now_ms),
             Event::StageFailed { stage, fault } => self.fail(fault, Some(stage)),
             Event::ControllerFailed { fault } => self.controller_failed(fault, now_ms),
@@ -94,6 +107,8 @@ impl Kernel {
                 reason,
             } => self.workers_lost(&workers, &worker_task_id, &reason),
             Event::Published => self.published(),
+            Event::PublishUnknown { fault } => self.publish_unknown(fault, now_ms),
+            Event::PublishSettled { published } => self.publish_settled(published),
             Event::Cancel { reason } => self.cancel(reason),
             Event::Tick => self.tick(now_ms),
         };
@@ -111,6 +126,7 @@ impl Kernel {
     fn started(&mut self) -> Vec<Action> {
         if self.step == Step::Waiting {
             self.step = Step::Running;
+            self.waits.remove(&Wait::Start);
         }
         Vec::new()
     }
@@ -220,7 +236,7 @@ impl Kernel {
         Vec::new()
     }
 
-    fn launched(&mut self, stage: StageNumber, workers: &[WorkerNumber]) -> Vec<Action> {
+    fn launched(&mut self, stage: StageNumber, workers: &[WorkerNumber], now_ms: i64) -> Vec<Action> {
         let Some(progress) = self.stages.get_mut(stage.0 as usize) else {
             return Vec::new();
         };
@@ -237,11 +253,12 @@ impl Kernel {
                     step: OrderStep::Running,
                     gone: false,
                     not_before_ms: 0,
+                    seen_ms: now_ms,
                 };
                 (*worker, order)
             })
             .collect();
-        // From here on workers send heartbeats, and losing one is an event: no deadline on honest work.
+        // From here on honest work has no deadline, but silence has (see `silence`).
         self.waits.remove(&Wait::Launch(stage));
         if stale {
             return self.restart_orders(stage);
@@ -272,6 +289,7 @@ impl Kernel {
             return Vec::new();
         }
         order.step = OrderStep::InputRead;
+        order.seen_ms = now_ms;
         let progress = &mut self.stages[stage.0 as usize];
         match progress.boundaries {
             Boundaries::Cut => {
@@ -313,7 +331,7 @@ impl Kernel {
             .collect()
     }
 
-    fn output_ready(&mut self, stage: StageNumber, attempt: Attempt) -> Vec<Action> {
+    fn output_ready(&mut self, stage: StageNumber, attempt: Attempt, now_ms: i64) -> Vec<Action> {
         let Some(shape) = self.shape.stages.get(stage.0 as usize) else {
             return Vec::new();
         };
@@ -323,6 +341,7 @@ impl Kernel {
             && (!gathers || (cut && order.step >= OrderStep::InputRead))
         {
             order.step = OrderStep::OutputReady;
+            order.seen_ms = now_ms;
         }
         Vec::new()
     }
@@ -355,47 +374,6 @@ impl Kernel {
         actions
     }
 
-    fn published(&mut self) -> Vec<Action> {
-        if self.step != Step::Publishing {
-            return Vec::new();
-        }
-        self.step = Step::Done;
-        self.mark_finished();
-        vec![Action::StopWorkers, Action::Finish(Outcome::Success)]
-    }
-
-    pub(super) fn is_publishing(&self) -> bool {
-        self.step == Step::Publishing && self.shape.publishes
-    }
-
-    /// The rows of a SELECT are being kept; that can be tried again.
-    pub(super) fn is_keeping_results(&self) -> bool {
-        self.step == Step::Publishing && !self.shape.publishes
-    }
-
-    fn controller_failed(&mut self, fault: Fault, now_ms: i64) -> Vec<Action> {
-        if self.shape.fault_tolerant && self.is_keeping_results() && is_retryable(&fault) {
-            // The worker that held the rows may be lost, of which the controller hears in a moment.
-            self.waits.remove(&Wait::Publish);
-            let reason = fault.to_string();
-            self.failed_publish = Some((fault, now_ms + limits::LOSS_NOTICE_MS));
-            return match self.late_losses.first() {
-                Some(worker) => self.workers_lost(&[], &format!("worker{}", worker.0), &reason),
-                None => Vec::new(),
-            };
-        }
-        self.fail(fault, None)
-    }
-
-    /// If rows of a SELECT could not be read: goes back to making them, for their worker is lost.
-    pub(super) fn resume_publish(&mut self) -> bool {
-        let failed = self.failed_publish.take().is_some();
-        if failed {
-            self.step = Step::Running;
-        }
-        failed
-    }
-
     /// Shows every stage as finished: the report of a success is written before the kernel hears of it.
     pub fn mark_finished(&mut self) {
         for stage in &mut self.stages {
@@ -423,21 +401,51 @@ impl Kernel {
     }
 
     fn tick(&mut self, now_ms: i64) -> Vec<Action> {
-        if self.is_publishing() {
-            return Vec::new();
+        if self.step == Step::Waiting {
+            let deadline = now_ms + self.shape.lock_timeout_ms;
+            self.waits.entry(Wait::Start).or_insert(deadline);
         }
-        if self.shape.deadline_ms.is_some_and(|deadline| now_ms >= deadline) {
-            return self.cancel(CancelReason::QueryTimeout);
+        if !self.is_publishing() {
+            if self.shape.deadline_ms.is_some_and(|deadline| now_ms >= deadline) {
+                return self.cancel(CancelReason::QueryTimeout);
+            }
+            let silent = self.silent(now_ms);
+            if self.step == Step::Done {
+                return silent;
+            }
+            if let Some((fault, until)) = self.failed_publish.clone()
+                && now_ms >= until
+            {
+                return self.fail(fault, None);
+            }
+            if !silent.is_empty() {
+                return silent;
+            }
         }
-        if let Some((fault, until)) = self.failed_publish.clone()
-            && now_ms >= until
-        {
-            return self.fail(fault, None);
+        let late = self.waits.iter().find(|(_, deadline)| now_ms >= **deadline);
+        match late.map(|(wait, _)| *wait) {
+            None => Vec::new(),
+            Some(Wait::Publish | Wait::Settle) => self.settle(too_late("publishing"), now_ms),
+            Some(wait) => self.fail(too_late(wait.name()), None),
         }
-        if self.waits.values().any(|deadline| now_ms >= *deadline) {
-            return self.fail(Fault::unknown("a step of the job did not end in time"), None);
+    }
+}
+
+fn too_late(what: &str) -> Fault {
+    Fault::unknown(format!(
+        "The controller's own work ({what}) did not end in time. Look for errors in the server's log, then submit the task again."
+    ))
+}
+
+impl Wait {
+    fn name(self) -> &'static str {
+        match self {
+            Wait::Start => "waiting for locks",
+            Wait::Launch(_) => "starting a stage",
+            Wait::Relaunch(_) => "starting lost work again",
+            Wait::Boundaries(_) => "cutting partitions",
+            Wait::Publish | Wait::Settle => "publishing",
         }
-        Vec::new()
     }
 }
 

@@ -25,6 +25,8 @@ fn ingest_shape() -> Shape {
         deadline_ms: None,
         max_concurrent_stages: 1,
         start_timeout_ms: 600_000,
+        lock_timeout_ms: 1_000,
+        silence_ms: 10_000,
     }
 }
 
@@ -48,6 +50,8 @@ fn select_shape() -> Shape {
         deadline_ms: Some(10_000),
         max_concurrent_stages: 1,
         start_timeout_ms: 600_000,
+        lock_timeout_ms: 1_000,
+        silence_ms: 10_000,
     }
 }
 

@@ -108,6 +108,8 @@ impl StageGraph {
             fault_tolerant: false,
             max_concurrent_stages: 1,
             start_timeout_ms: limits::TASK_START_TIMEOUT_MS,
+            lock_timeout_ms: limits::TASK_LOCK_TIMEOUT_MS as i64,
+            silence_ms: limits::ORDER_SILENCE_MS,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Runs work orders. The same code serves workers inside the server and `trilith worker` processes.
 
+mod held;
 mod order;
 mod run;
 mod runtime;
@@ -7,7 +8,8 @@ mod warnings;
 pub mod wire;
 
 pub use order::{
-    OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand, WorkerEvent,
+    HeldOrder, OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand,
+    WorkerEvent,
 };
 pub(crate) use run::Running;
 pub use run::fault_of;

@@ -12,6 +12,8 @@ use trilith_proto::interval::Interval;
 use trilith_proto::pb;
 use trilith_segment::{SegmentRecord, ShardSpec};
 
+use crate::kernel::HeldStep;
+
 /// A plan as it reaches a worker.
 #[derive(Clone)]
 pub enum PlanSource {
@@ -111,6 +113,11 @@ pub enum WorkerCommand {
         /// Whose output.
         id: WorkOrderId,
     },
+    /// Tell once more how far an order is.
+    Repeat {
+        /// Which order.
+        id: WorkOrderId,
+    },
     /// Stop all work of a task and drop its outputs.
     CancelTask {
         /// Which task.
@@ -157,6 +164,15 @@ pub enum WorkerEvent {
         /// Verbose warnings since the last update.
         warnings: Vec<pb::task::ErrorReport>,
     },
+}
+
+/// A work order whose work or output a process holds, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOrder {
+    /// Which order.
+    pub id: WorkOrderId,
+    /// How far it is.
+    pub step: HeldStep,
 }
 
 impl WorkerEvent {

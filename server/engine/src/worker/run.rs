@@ -15,6 +15,7 @@ use trilith_proto::fault::{CancelReason, Fault, FaultCode};
 use trilith_proto::id::WorkOrderId;
 use trilith_proto::pb::task as pb;
 
+use super::held::OrderStatus;
 use super::order::{OrderSettings, PlanSource, Sink, WorkOrder, WorkerEvent};
 use super::runtime::WorkerConfig;
 use super::warnings::ParseWarnings;
@@ -29,6 +30,7 @@ pub(crate) struct Running<'a> {
     pub config: &'a WorkerConfig,
     pub id: WorkOrderId,
     pub events: &'a mpsc::Sender<WorkerEvent>,
+    pub status: &'a OrderStatus,
     pub cancel: &'a CancellationToken,
     pub counters: Arc<StageCounters>,
     pub warnings: Arc<ParseWarnings>,
@@ -42,6 +44,7 @@ pub(crate) async fn run(
     config: &WorkerConfig,
     order: WorkOrder,
     events: &mpsc::Sender<WorkerEvent>,
+    status: &OrderStatus,
     boundaries: oneshot::Receiver<Arc<Vec<PartitionRange>>>,
     cancel: &CancellationToken,
 ) -> Result<(), Fault> {
@@ -52,6 +55,7 @@ pub(crate) async fn run(
         config,
         id: order.id,
         events,
+        status,
         cancel,
         counters,
         warnings,
@@ -221,6 +225,7 @@ impl Running<'_> {
     }
 
     async fn send(&self, event: WorkerEvent) -> Result<(), Fault> {
+        self.status.note(&event);
         self.events
             .send(event)
             .await

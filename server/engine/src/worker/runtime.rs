@@ -1,6 +1,7 @@
 //! Owns the work orders of one process.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use trilith_exchange::{Exchange, FlightPool, PartitionRange, StageSource};
 use trilith_input::Policy;
 use trilith_proto::id::{TaskId, WorkOrderId};
 
-use super::order::{WorkOrder, WorkerCommand, WorkerEvent};
+use super::held::OrderStatus;
+use super::order::{HeldOrder, WorkOrder, WorkerCommand, WorkerEvent};
 use super::run;
 use crate::trace;
 
@@ -62,9 +64,13 @@ pub struct WorkerRuntime {
     shutdown: CancellationToken,
 }
 
+/// An order from its start until nobody wants its output any more.
 struct OrderHandle {
     cancel: CancellationToken,
     boundaries: Option<oneshot::Sender<Arc<Vec<PartitionRange>>>>,
+    status: Arc<OrderStatus>,
+    /// It has a thread.
+    runs: bool,
 }
 
 impl WorkerRuntime {
@@ -85,31 +91,59 @@ impl WorkerRuntime {
 
     /// Work orders that run now.
     pub fn running(&self) -> usize {
-        self.orders.lock().len()
+        self.orders.lock().values().filter(|order| order.runs).count()
+    }
+
+    /// True once it obeys no commands any more and nothing runs.
+    pub fn has_stopped(&self) -> bool {
+        self.tracker.is_closed() && self.tracker.is_empty()
+    }
+
+    /// Every order whose work or output this process holds.
+    pub fn held(&self) -> Vec<HeldOrder> {
+        self.orders
+            .lock()
+            .iter()
+            .map(|(id, order)| HeldOrder {
+                id: id.clone(),
+                step: order.status.step(),
+            })
+            .collect()
     }
 
     /// Obeys one command. Returns at once; results come as events.
     pub fn command(self: &Arc<Self>, command: WorkerCommand) {
         match command {
             WorkerCommand::Start(order) => self.start(*order),
-            WorkerCommand::SetBoundaries { id, ranges } => {
-                let sender = self
-                    .orders
-                    .lock()
-                    .get_mut(&id)
-                    .and_then(|order| order.boundaries.take());
-                if sender.is_none_or(|sender| sender.send(ranges).is_err()) {
-                    debug!(%id, "boundaries for an order that does not wait for them");
-                }
-            }
+            WorkerCommand::SetBoundaries { id, ranges } => self.set_boundaries(&id, ranges),
             WorkerCommand::Release { id } => {
                 // Work whose output nobody wants is not worth finishing.
-                if let Some(order) = self.orders.lock().get(&id) {
+                if let Some(order) = self.orders.lock().remove(&id) {
                     order.cancel.cancel();
                 }
                 self.config.exchange.release(&id);
             }
+            WorkerCommand::Repeat { id } => {
+                let last = self.orders.lock().get(&id).and_then(|order| order.status.last());
+                // When the queue is full, the next heartbeat has it asked for again.
+                if last.is_some_and(|event| self.events.try_send(event).is_err()) {
+                    debug!(%id, "no room to repeat a status");
+                }
+            }
             WorkerCommand::CancelTask { task } => self.cancel_task(&task),
+        }
+    }
+
+    fn set_boundaries(&self, id: &WorkOrderId, ranges: Arc<Vec<PartitionRange>>) {
+        let mut orders = self.orders.lock();
+        let Some(order) = orders.get_mut(id) else { return };
+        match order.boundaries.take() {
+            Some(sender) => {
+                order.status.resume();
+                // An order that has ended in between does not need them.
+                let _ended = sender.send(ranges);
+            }
+            None => debug!(%id, "boundaries for an order that has them"),
         }
     }
 
@@ -137,15 +171,17 @@ impl WorkerRuntime {
     }
 
     fn cancel_task(&self, task: &TaskId) {
-        let mut running = false;
-        for (id, order) in self.orders.lock().iter() {
-            if id.task == *task {
-                order.cancel.cancel();
-                running = true;
-            }
+        let cancelled: Vec<OrderHandle> = self
+            .orders
+            .lock()
+            .extract_if(|id, _| id.task == *task)
+            .map(|(_, order)| order)
+            .collect();
+        for order in &cancelled {
+            order.cancel.cancel();
         }
-        if running {
-            debug!(%task, "work orders cancelled");
+        if !cancelled.is_empty() {
+            debug!(%task, orders = cancelled.len(), "work orders cancelled");
         }
         self.config.exchange.release_task(task);
     }
@@ -154,15 +190,19 @@ impl WorkerRuntime {
         let id = order.id.clone();
         let cancel = self.shutdown.child_token();
         let (boundaries, wait) = oneshot::channel();
-        let handle = OrderHandle {
-            cancel: cancel.clone(),
-            boundaries: Some(boundaries),
+        let status = Arc::new(OrderStatus::new());
+        match self.orders.lock().entry(id.clone()) {
+            Entry::Occupied(_) => {
+                warn!(%id, "work order sent twice");
+                return;
+            }
+            Entry::Vacant(vacant) => vacant.insert(OrderHandle {
+                cancel: cancel.clone(),
+                boundaries: Some(boundaries),
+                status: Arc::clone(&status),
+                runs: true,
+            }),
         };
-        let known = self.orders.lock().insert(id.clone(), handle).is_some();
-        if known {
-            warn!(%id, "work order sent twice");
-            return;
-        }
         let runtime = Arc::clone(self);
         let tokio = tokio::runtime::Handle::current();
         let span = info_span!(
@@ -177,7 +217,7 @@ impl WorkerRuntime {
         trace::continue_from(&span, &order.trace_parent);
         // Operators, sorting and encoding are CPU work: they get a thread of their own.
         self.tracker.spawn_blocking(move || {
-            let work = run::run(&runtime.config, order, &runtime.events, wait, &cancel);
+            let work = run::run(&runtime.config, order, &runtime.events, &status, wait, &cancel);
             let result = tokio.block_on(work.instrument(span.clone()));
             if let Err(fault) = &result {
                 span.record("otel.status_code", "ERROR")
@@ -188,9 +228,12 @@ impl WorkerRuntime {
             if result.is_err() || cancelled {
                 runtime.config.exchange.release(&id);
             }
-            runtime.orders.lock().remove(&id);
+            if let Some(order) = runtime.orders.lock().get_mut(&id) {
+                order.runs = false;
+            }
             if let (Err(fault), false) = (result, cancelled) {
                 let failed = WorkerEvent::Failed { id, fault };
+                status.note(&failed);
                 if tokio.block_on(runtime.events.send(failed)).is_err() {
                     debug!("nobody listens to a failed work order");
                 }

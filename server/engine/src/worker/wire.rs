@@ -10,7 +10,8 @@ use trilith_proto::pb::task::ErrorReport;
 use trilith_proto::pb::worker as pb;
 use trilith_segment::SegmentRecord;
 
-use super::order::{OrderSettings, PlanSource, Sink, WorkOrder, WorkerCommand, WorkerEvent};
+use super::order::{HeldOrder, OrderSettings, PlanSource, Sink, WorkOrder, WorkerCommand, WorkerEvent};
+use crate::kernel::HeldStep;
 
 /// A message that cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub fn command_message(command: WorkerCommand) -> Result<pb::WorkResponse, WireE
         WorkerCommand::Release { id } => Message::Release(pb::ReleaseOutput {
             id: Some((&id).into()),
         }),
+        WorkerCommand::Repeat { id } => Message::Repeat(pb::RepeatStatus {
+            id: Some((&id).into()),
+        }),
         WorkerCommand::CancelTask { task } => Message::Cancel(pb::CancelTask {
             task_id: task.to_string(),
         }),
@@ -95,6 +99,9 @@ pub fn command(message: pb::WorkResponse) -> Result<Option<WorkerCommand>, WireE
         }
         Message::Release(release) => WorkerCommand::Release {
             id: required(release.id, "the id of a work order")?.into(),
+        },
+        Message::Repeat(repeat) => WorkerCommand::Repeat {
+            id: required(repeat.id, "the id of a work order")?.into(),
         },
         Message::Cancel(cancel) => WorkerCommand::CancelTask {
             task: TaskId::from(cancel.task_id),
@@ -172,6 +179,48 @@ pub fn event_message(worker_id: &str, event: WorkerEvent) -> Result<pb::WorkRequ
     })
 }
 
+/// A heartbeat as a message of a session.
+pub fn heartbeat_message(worker_id: &str, busy: usize, held: &[HeldOrder]) -> pb::WorkRequest {
+    use pb::held_order::Step;
+    let orders = held
+        .iter()
+        .map(|order| pb::HeldOrder {
+            id: Some((&order.id).into()),
+            step: match order.step {
+                HeldStep::Running => Step::Running,
+                HeldStep::InputRead => Step::InputRead,
+                HeldStep::OutputReady => Step::OutputReady,
+                HeldStep::Failed => Step::Failed,
+            }
+            .into(),
+        })
+        .collect();
+    pb::WorkRequest {
+        worker_id: worker_id.to_owned(),
+        message: Some(pb::work_request::Message::Heartbeat(pb::Heartbeat {
+            busy_slot_count: busy as u32,
+            orders,
+        })),
+    }
+}
+
+/// What a heartbeat says of work orders.
+pub fn held(heartbeat: pb::Heartbeat) -> Result<Vec<HeldOrder>, WireError> {
+    use pb::held_order::Step;
+    let order = |order: pb::HeldOrder| {
+        let step = match Step::try_from(order.step).unwrap_or_default() {
+            Step::Running => HeldStep::Running,
+            Step::InputRead => HeldStep::InputRead,
+            Step::OutputReady => HeldStep::OutputReady,
+            Step::Failed => HeldStep::Failed,
+            Step::Unspecified => return Err(WireError::Missing("the step of a work order")),
+        };
+        let id = required(order.id, "the id of a work order")?.into();
+        Ok(HeldOrder { id, step })
+    };
+    heartbeat.orders.into_iter().map(order).collect()
+}
+
 fn bucket_message(bucket: BucketStatistics) -> pb::BucketStatistics {
     let (keys, key_weights) = bucket
         .keys
@@ -187,12 +236,12 @@ fn bucket_message(bucket: BucketStatistics) -> pb::BucketStatistics {
     }
 }
 
-/// A message as an event; none for a heartbeat.
-pub fn event(message: pb::WorkRequest) -> Result<Option<WorkerEvent>, WireError> {
+/// A message as an event. Heartbeats are read by `held`.
+pub fn event(message: pb::WorkRequest) -> Result<WorkerEvent, WireError> {
     use pb::work_order_status::Status;
     use pb::work_request::Message;
-    Ok(Some(match required(message.message, "its content")? {
-        Message::Heartbeat(_) => return Ok(None),
+    Ok(match required(message.message, "its content")? {
+        Message::Heartbeat(_) => return Err(WireError::Missing("a status")),
         Message::Counters(update) => WorkerEvent::Counters {
             id: required(update.id, "the id of a work order")?.into(),
             sequence: update.sequence,
@@ -241,5 +290,5 @@ pub fn event(message: pb::WorkRequest) -> Result<Option<WorkerEvent>, WireError>
                 }
             }
         }
-    }))
+    })
 }

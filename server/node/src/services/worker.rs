@@ -12,16 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
-use trilith_engine::controller::{Controller, ProcessId};
+use trilith_engine::controller::{Controller, ProcessId, heartbeat_interval};
 use trilith_engine::limits;
 use trilith_engine::worker::{WorkerCommand, wire};
 use trilith_proto::error::ApiError;
 use trilith_proto::pb::worker as pb;
 use trilith_proto::pb::worker::worker_service_server::WorkerService;
-
-const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1_000);
-/// Without a sign of life for this long a worker is given up.
-const LEASE: Duration = Duration::from_millis(5_000);
 
 /// What a worker process must know of the server.
 #[derive(Debug, Clone)]
@@ -84,12 +80,13 @@ impl WorkerService for Workers {
             ))
             .into());
         }
+        let lease = self.controller.worker_lease();
         let worker_id = uuid::Uuid::new_v4().to_string();
         self.registered.lock().insert(worker_id.clone(), request);
         Ok(Response::new(pb::RegisterResponse {
             worker_id,
-            heartbeat_interval_ms: HEARTBEAT_INTERVAL.as_millis() as u32,
-            lease_ms: LEASE.as_millis() as u32,
+            heartbeat_interval_ms: heartbeat_interval(lease).as_millis() as u32,
+            lease_ms: lease.as_millis() as u32,
             flight_token: self.terms.flight_token.clone(),
             allow_local: self.terms.allow_local.clone(),
             allow_http: self.terms.allow_http.clone(),
@@ -103,8 +100,9 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<pb::WorkRequest>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
+        let lease = self.controller.worker_lease();
         let mut messages = request.into_inner();
-        let first = tokio::time::timeout(LEASE, messages.message())
+        let first = tokio::time::timeout(lease, messages.message())
             .await
             .map_err(|_| Status::deadline_exceeded("the first heartbeat did not come"))??
             .ok_or_else(|| ApiError::invalid_input("the stream ended before the first heartbeat"))?;
@@ -121,6 +119,7 @@ impl WorkerService for Workers {
             controller: Arc::clone(&self.controller),
             process,
             answers,
+            lease,
         };
         let shutdown = self.shutdown.clone();
         self.tracker
@@ -134,6 +133,7 @@ struct Session {
     controller: Arc<Controller>,
     process: ProcessId,
     answers: mpsc::Sender<Result<pb::WorkResponse, Status>>,
+    lease: Duration,
 }
 
 impl Session {
@@ -154,21 +154,26 @@ impl Session {
 
     async fn receive(&self, mut messages: Streaming<pb::WorkRequest>) -> String {
         loop {
-            let message = match tokio::time::timeout(LEASE, messages.message()).await {
-                Err(_) => return format!("no heartbeat for {} ms", LEASE.as_millis()),
+            let message = match tokio::time::timeout(self.lease, messages.message()).await {
+                Err(_) => return format!("no heartbeat for {} ms", self.lease.as_millis()),
                 Ok(Err(status)) => return format!("connection broken: {}", status.message()),
                 Ok(Ok(None)) => return "the worker process closed its connection".to_owned(),
                 Ok(Ok(Some(message))) => message,
             };
-            match wire::event(message) {
-                Ok(Some(event)) => self.controller.on_worker_event(event).await,
-                Ok(None) => {
-                    let reply = pb::work_response::Message::Heartbeat(pb::HeartbeatReply {});
-                    let reply = pb::WorkResponse { message: Some(reply) };
-                    if self.answers.send(Ok(reply)).await.is_err() {
-                        return "the worker process stopped listening".to_owned();
-                    }
+            if let Some(pb::work_request::Message::Heartbeat(heartbeat)) = message.message {
+                match wire::held(heartbeat) {
+                    Ok(held) => self.controller.on_heartbeat(self.process, held),
+                    Err(error) => return error.to_string(),
                 }
+                let reply = pb::work_response::Message::Heartbeat(pb::HeartbeatReply {});
+                let reply = pb::WorkResponse { message: Some(reply) };
+                if self.answers.send(Ok(reply)).await.is_err() {
+                    return "the worker process stopped listening".to_owned();
+                }
+                continue;
+            }
+            match wire::event(message) {
+                Ok(event) => self.controller.on_worker_event(event).await,
                 Err(error) => return error.to_string(),
             }
         }
