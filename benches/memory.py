@@ -100,7 +100,7 @@ class Server:
     def __init__(self, program: str, directory: str, limit_mb: int, slots: int):
         command = [program, "server", "--data-dir", directory, "--http-address", "127.0.0.1:0"]
         command += ["--grpc-address", "127.0.0.1:0", "--worker-slots", str(slots), "--allow-http", "127.0.0.1"]
-        command += ["--memory-limit", f"{limit_mb}MB"]
+        command += ["--memory-limit", f"{limit_mb}MB", "--durable-storage", f"file://{directory}/durable"]
         log = open(os.path.join(directory, "log"), "wb")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         addresses = json.loads(self.process.stdout.readline())
@@ -234,7 +234,7 @@ def order(server: Server, port: int, rows: int):
     """ORDER BY of half the rows; a client reads all of them by Flight."""
     half = rows // 2
     sql = f'SELECT page, id, "comment" FROM wide WHERE id < {half} ORDER BY page, id'
-    task, seconds = server.run(sql, {**CONTEXT, "selectDestination": "durableStorage", "rowsPerPage": 1_000_000_000})
+    task, seconds = server.run(sql, {**CONTEXT, "selectDestination": "durableStorage", "rowsPerPage": 1_000_000})
     client = subprocess.run(
         [sys.executable, __file__, "--read", server.grpc, task], stdout=subprocess.PIPE, check=True
     )

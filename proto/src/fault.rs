@@ -191,6 +191,12 @@ impl Fault {
             if let Some(fault) = error.downcast_ref::<Fault>() {
                 return Some(fault);
             }
+            // An error of the operating system does not name what it was made of as its source.
+            let inner = error.downcast_ref::<std::io::Error>();
+            let inner = inner.and_then(|error| error.get_ref());
+            if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<Fault>()) {
+                return Some(fault);
+            }
             next = error.source();
         }
         None
@@ -379,11 +385,42 @@ impl Fault {
         )
     }
 
+    /// Durable storage is configured wrongly; `reason` says how.
+    pub fn durable_storage_configuration(reason: &str) -> Fault {
+        let message = format!(
+            "Durable storage must be configured and reachable: check --durable-storage and its credentials. {reason}"
+        );
+        Fault::new(
+            FaultCode::DurableStorageConfiguration,
+            json!({"message": reason}),
+            message,
+        )
+    }
+
+    /// Durable storage is asked for, but the server has none.
+    pub fn no_durable_storage() -> Fault {
+        Fault::durable_storage_configuration(
+            "This server has no durable storage. Start it with --durable-storage file:///DIRECTORY or \
+             s3://BUCKET/PREFIX, or leave out durableShuffleStorage and selectDestination.",
+        )
+    }
+
     /// The task's temporary space is used up.
     pub fn not_enough_temporary_storage(suggested: u64, configured: u64) -> Fault {
         let own = json!({"suggestedMinimumStorage": suggested, "configuredTemporaryStorage": configured});
         let message = format!(
-            "The task needs at least {suggested} bytes of temporary storage but may use {configured}."
+            "The task needs at least {suggested} bytes of temporary storage but may use {configured}. Start the \
+             processes with a larger --task-disk-limit or --memory-limit, or let the task use more workers (maxNumTasks)."
+        );
+        Fault::new(FaultCode::NotEnoughTemporaryStorage, own, message)
+    }
+
+    /// The disk of a directory has no room left; the task has `used` bytes there.
+    pub fn disk_full(directory: &str, used: u64, reason: &str) -> Fault {
+        let own = json!({"suggestedMinimumStorage": used, "configuredTemporaryStorage": used});
+        let message = format!(
+            "The disk of [{directory}] is full; this task has {used} bytes there ({reason}). Free some of it, or start \
+             the process with a --data-dir on a larger disk."
         );
         Fault::new(FaultCode::NotEnoughTemporaryStorage, own, message)
     }

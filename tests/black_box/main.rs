@@ -1,6 +1,8 @@
 //! Real processes, real sockets, rows read back. Expected values are computed here, from the data files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod disk;
+mod durable;
 mod errors;
 mod faults;
 mod harness;
@@ -8,5 +10,6 @@ mod ingest;
 mod parallel;
 mod queries;
 mod retries;
+mod source;
 mod wire;
 mod workers;

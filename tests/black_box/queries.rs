@@ -134,3 +134,44 @@ async fn explain_shows_a_plan_and_runs_nothing() {
     let (_, tasks) = server.get("/druid/indexer/v1/tasks").await;
     assert_eq!(tasks, json!([]));
 }
+
+/// Whoever writes the sides of a sort-merge join sorts them; readers merge, also when they read several partitions.
+#[tokio::test]
+async fn a_sort_merge_join_merges_what_was_sorted_by_its_writers() {
+    let lines = |step: i64| -> String {
+        let numbers = (0..3_000).map(|n| n * 7919 % 6_007);
+        numbers
+            .map(|n| format!("{{\"n\":{n},\"k\":{}}}\n", n * step % 1_009))
+            .collect()
+    };
+    let server = Server::start(&["--worker-slots", "2"]);
+    let paths = [3, 5].map(|step| server.input(&format!("{step}.json"), lines(step).as_bytes()));
+    let [a, b] = paths.map(|path| crate::harness::files(&[path], "n long, k long"));
+    let sql =
+        format!("SELECT COUNT(*), SUM(a.n * 2 - b.n) FROM {a} a JOIN {b} b ON a.k = b.k AND a.n >= b.n");
+    let (mut count, mut sum) = (0, 0);
+    for left in (0..3_000_i64).map(|n| n * 7919 % 6_007) {
+        for right in (0..3_000_i64).map(|n| n * 7919 % 6_007) {
+            if left * 3 % 1_009 == right * 5 % 1_009 && left >= right {
+                count += 1;
+                sum += left * 2 - right;
+            }
+        }
+    }
+    // More partitions than workers: each reads several.
+    for tasks in [3, 6] {
+        let context = serde_json::json!({"sqlJoinAlgorithm": "sortMerge", "maxNumTasks": tasks});
+        let report = server.run(&sql, context).await;
+        assert_eq!(report["results"]["results"], serde_json::json!([[count, sum]]));
+        for side in 0..2 {
+            let stage = &report["stages"][side];
+            assert_eq!(stage["shuffle"], "hashLocalSort", "{stage}");
+            assert_eq!(stage["sort"], true);
+        }
+        let join = report["stages"][2]["definition"]["processor"].to_string();
+        assert!(
+            join.contains("SortMergeJoin") && !join.contains("SortExec"),
+            "{join}"
+        );
+    }
+}

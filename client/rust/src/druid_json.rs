@@ -334,6 +334,8 @@ fn counter_json(value: &pb::counter::Value) -> Value {
             out.put("localBytesReserved", storage.local_bytes_reserved);
             out.put("localFilesWritten", storage.local_files_written);
             out.put("localBytesWritten", storage.local_bytes_written);
+            out.put("durableFileCount", storage.durable_file_count);
+            out.put("durableBytesWritten", storage.durable_bytes_written);
         }
     }
     out.json()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use trilith_proto::fault::Fault;
+use trilith_proto::fault::{CancelReason, Fault};
 use trilith_proto::id::WorkOrderId;
 
 /// What can go wrong in the exchange.
@@ -66,6 +66,27 @@ pub enum ExchangeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Durable storage cannot be opened as configured.
+    #[error("--durable-storage [{url}] cannot be used: {reason}")]
+    DurableSettings {
+        /// What was configured.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Durable storage failed.
+    #[error("cannot {action} durable storage {location}")]
+    Durable {
+        /// "write to", "read from" ...
+        action: &'static str,
+        /// As it is configured.
+        location: String,
+        /// Why.
+        source: Box<object_store::Error>,
+    },
+    /// Durable storage is asked for, but there is none.
+    #[error("there is no durable storage")]
+    NoDurableStorage,
     /// Columns cannot be handled as asked.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
@@ -118,6 +139,20 @@ impl From<ExchangeError> for Fault {
     fn from(error: ExchangeError) -> Fault {
         match &error {
             ExchangeError::Fault(fault) => fault.clone(),
+            ExchangeError::NoDurableStorage => Fault::no_durable_storage(),
+            ExchangeError::Stopped => Fault::canceled(CancelReason::Unknown),
+            ExchangeError::Durable { source, .. } => {
+                let text = format!("{error}: {}", object_store_text(source));
+                match source.as_ref() {
+                    // The bucket is not there, or not ours.
+                    object_store::Error::NotFound { .. }
+                    | object_store::Error::PermissionDenied { .. }
+                    | object_store::Error::Unauthenticated { .. } => {
+                        Fault::durable_storage_configuration(&text)
+                    }
+                    _ => Fault::unknown(text),
+                }
+            }
             ExchangeError::OutputMissing { id }
             | ExchangeError::Remote { id, .. }
             | ExchangeError::Incomplete { id, .. } => {
@@ -145,4 +180,15 @@ fn error_text(error: &ExchangeError) -> String {
         ExchangeError::Remote { source, .. } => format!("{error}: {}", source.message()),
         _ => error.to_string(),
     }
+}
+
+/// What an object store says, without what it repeats.
+fn object_store_text(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(500)
+        .collect()
 }

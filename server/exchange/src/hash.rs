@@ -13,6 +13,37 @@ const ROWS_PER_PARTITION: usize = 4_096;
 /// Bytes that may be pending.
 const PENDING_BYTES: usize = 32 * 1024 * 1024;
 
+/// Hash of every row.
+fn hash(batch: &RecordBatch, columns: &[usize], hashes: &mut Vec<u64>) -> Result<(), ExchangeError> {
+    let columns: Vec<ArrayRef> = columns
+        .iter()
+        .map(|column| batch.column(*column).clone())
+        .collect();
+    hashes.clear();
+    hashes.resize(batch.num_rows(), 0);
+    create_hashes(&columns, &RandomState::with_seed(SEED), hashes)?;
+    Ok(())
+}
+
+/// The high half of hash × partitions: even without a division.
+fn partition(hash: u64, partitions: usize) -> usize {
+    ((u128::from(hash) * partitions as u128) >> 64) as usize
+}
+
+/// Partition of every row.
+pub(crate) fn partitions(
+    batch: &RecordBatch,
+    columns: &[usize],
+    count: usize,
+) -> Result<Vec<i64>, ExchangeError> {
+    let mut hashes = Vec::new();
+    hash(batch, columns, &mut hashes)?;
+    Ok(hashes
+        .into_iter()
+        .map(|hash| partition(hash, count) as i64)
+        .collect())
+}
+
 /// Rows that wait to be divided.
 pub(crate) struct HashDivider {
     columns: Vec<usize>,
@@ -38,19 +69,11 @@ impl HashDivider {
 
     /// Takes a batch of `bytes` bytes.
     pub fn push(&mut self, batch: RecordBatch, bytes: usize) -> Result<(), ExchangeError> {
-        let columns: Vec<ArrayRef> = self
-            .columns
-            .iter()
-            .map(|column| batch.column(*column).clone())
-            .collect();
-        self.hashes.clear();
-        self.hashes.resize(batch.num_rows(), 0);
-        create_hashes(&columns, &RandomState::with_seed(SEED), &mut self.hashes)?;
-        let partitions = self.indices.len() as u64;
+        let partitions = self.indices.len();
+        hash(&batch, &self.columns, &mut self.hashes)?;
         let number = self.batches.len();
         for (row, hash) in self.hashes.iter().enumerate() {
-            // The high half of hash × partitions: even without a division.
-            let partition = ((u128::from(*hash) * u128::from(partitions)) >> 64) as usize;
+            let partition = partition(*hash, partitions);
             if let Some(indices) = self.indices.get_mut(partition) {
                 indices.push((number, row));
             }

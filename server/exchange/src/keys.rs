@@ -14,6 +14,7 @@ use datafusion::common::ScalarValue;
 use trilith_proto::fault::Fault;
 
 use crate::error::ExchangeError;
+use crate::hash;
 use crate::shuffle::{Bucket, SortKey};
 
 const ORDINAL_BYTES: usize = 8;
@@ -22,7 +23,16 @@ const ORDINAL_BYTES: usize = 8;
 pub(crate) struct KeyCodec {
     converter: Option<RowConverter>,
     columns: Vec<usize>,
-    bucket: Option<Bucket>,
+    bucket: Option<KeyBucket>,
+}
+
+/// What comes before the sort keys.
+#[derive(Debug, Clone)]
+pub(crate) enum KeyBucket {
+    /// The time chunk.
+    Time(Bucket),
+    /// The partition, by hash of columns.
+    Hash { columns: Vec<usize>, partitions: usize },
 }
 
 /// Keys of the rows of one batch.
@@ -41,8 +51,12 @@ pub(crate) struct Key<'a> {
 }
 
 impl KeyCodec {
-    pub fn new(schema: &Schema, keys: &[SortKey], bucket: Option<Bucket>) -> Result<KeyCodec, ExchangeError> {
-        if let Some(Bucket { time_column, .. }) = bucket
+    pub fn new(
+        schema: &Schema,
+        keys: &[SortKey],
+        bucket: Option<KeyBucket>,
+    ) -> Result<KeyCodec, ExchangeError> {
+        if let Some(KeyBucket::Time(Bucket { time_column, .. })) = bucket
             && time_column >= schema.fields().len()
         {
             return Err(ExchangeError::BadKeyColumn { column: time_column });
@@ -72,8 +86,11 @@ impl KeyCodec {
             }
             None => None,
         };
-        let buckets = match self.bucket {
-            Some(bucket) => Some(bucket_starts(batch.column(bucket.time_column), bucket)?),
+        let buckets = match &self.bucket {
+            Some(KeyBucket::Time(bucket)) => Some(bucket_starts(batch.column(bucket.time_column), *bucket)?),
+            Some(KeyBucket::Hash { columns, partitions }) => {
+                Some(hash::partitions(batch, columns, *partitions)?)
+            }
             None => None,
         };
         Ok(BatchKeys { rows, buckets })

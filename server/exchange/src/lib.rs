@@ -1,6 +1,8 @@
 //! Carries rows from stage to stage: outputs of work orders are kept in memory within a bound, or on disk beyond
 //! it, and read in place by the same process or with Arrow Flight by others.
 
+mod disk;
+mod durable;
 mod error;
 pub mod flight;
 mod gather;
@@ -20,11 +22,13 @@ mod spill;
 mod statistics;
 mod writer;
 
+pub use disk::{DiskUse, OrderDisk};
+pub use durable::{DurableArea, DurableSettings, DurableStorage, PageWriter, PartList, PartSize};
 pub use error::ExchangeError;
 pub use flight::client::FlightPool;
 pub use keys::decode_key;
 pub use output::StageOutput;
-pub use read::{ReadCounters, ReadRequest, read};
+pub use read::{ReadCounters, ReadRequest, read, read_merged};
 pub use registry::{Exchange, ExchangeConfig, ExchangeStats};
 pub use shuffle::{Bucket, ReadOrder, Shuffle, SortKey, StageSource};
 pub use statistics::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};

@@ -58,9 +58,9 @@ pub(crate) enum OutputOrder {
 }
 
 impl Content {
-    pub fn sorted(runs: Vec<Arc<Run>>, codec: KeyCodec, gathers: bool) -> Content {
+    pub fn sorted(runs: Vec<Arc<Run>>, codec: KeyCodec, cut_later: bool) -> Content {
         let cuts = OnceLock::new();
-        if !gathers {
+        if !cut_later {
             let whole = runs.iter().map(|run| 0..run.rows()).collect();
             // A new lock is empty.
             let _empty = cuts.set(vec![whole]);

@@ -8,9 +8,10 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use futures::stream::{self, BoxStream, StreamExt};
 
+use crate::disk::OrderDisk;
 use crate::error::ExchangeError;
 use crate::memory::{HeldMemory, kept_bytes, value_bytes};
-use crate::spill::{SpillDirectory, SpillFile, block_rows};
+use crate::spill::{self, SpillFile, block_rows};
 
 /// Batches with fewer rows are joined.
 const SMALL_BATCH_ROWS: usize = 1_024;
@@ -148,10 +149,10 @@ impl Piece {
 pub(crate) fn spill(
     partitions: &mut [Pieces],
     schema: &SchemaRef,
-    directory: &SpillDirectory,
+    disk: &Arc<OrderDisk>,
     memory: &HeldMemory,
 ) -> Result<(), ExchangeError> {
-    let mut writer = directory.create(schema)?;
+    let mut writer = spill::create(disk, schema)?;
     let mut written = 0;
     let mut ranges = Vec::with_capacity(partitions.len());
     for partition in partitions.iter_mut() {

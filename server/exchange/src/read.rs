@@ -14,6 +14,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
+use crate::durable::DurableArea;
 use crate::error::ExchangeError;
 use crate::flight::client::FlightPool;
 use crate::flight::ticket::PieceTicket;
@@ -104,27 +105,16 @@ pub fn read(
         ReadOrder::Keys => OutputOrder::Keys,
         ReadOrder::Any | ReadOrder::By(_) => OutputOrder::Kept,
     };
-    let mut streams = Vec::with_capacity(request.sources.len());
-    for (source, output) in request.sources.iter().zip(local) {
-        let (rows, remote) = match (output, &source.address) {
-            (Some(output), _) => (output.stream(request.partition, order, 0)?, false),
-            (None, Some(address)) => {
-                let ticket = PieceTicket::new(&source.id, request.partition, order);
-                (client.read(address.clone(), ticket), true)
-            }
-            (None, None) => {
-                return Err(ExchangeError::OutputMissing {
-                    id: source.id.clone(),
-                });
-            }
-        };
-        let counters = Arc::clone(&request.counters);
-        streams.push(
-            conform(rows, &schema)
-                .inspect_ok(move |batch| counters.add(batch, remote))
-                .boxed(),
-        );
-    }
+    let on_batch = |_: u32, _: &RecordBatch| {};
+    let streams = source_streams(
+        exchange,
+        client,
+        &request,
+        request.partition,
+        order,
+        local,
+        on_batch,
+    )?;
     match request.order {
         ReadOrder::Any => Ok(merge::sendable(stream::iter(streams).flatten().boxed(), &schema)),
         ReadOrder::Keys => Ok(merge::sendable(
@@ -135,6 +125,74 @@ pub fn read(
     }
 }
 
+/// Reads several partitions as one, merged by the keys of the shuffle: of use when each is sorted, but they do not
+/// follow each other. `on_batch` hears of every batch, with its partition.
+pub fn read_merged(
+    exchange: &Arc<Exchange>,
+    client: &Arc<FlightPool>,
+    request: &ReadRequest,
+    partitions: &[u32],
+    on_batch: impl Fn(u32, &RecordBatch) + Clone + Send + Sync + 'static,
+) -> Result<SendableRecordBatchStream, ExchangeError> {
+    let mut streams = Vec::with_capacity(partitions.len() * request.sources.len());
+    for partition in partitions {
+        let local = local_outputs(exchange, &request.sources)?;
+        streams.extend(source_streams(
+            exchange,
+            client,
+            request,
+            *partition,
+            OutputOrder::Keys,
+            local,
+            on_batch.clone(),
+        )?);
+    }
+    let merged = merge::merge(streams, &request.schema, &request.keys)?;
+    Ok(merge::sendable(merged, &request.schema))
+}
+
+/// One stream for each source.
+fn source_streams(
+    exchange: &Arc<Exchange>,
+    client: &Arc<FlightPool>,
+    request: &ReadRequest,
+    partition: u32,
+    order: OutputOrder,
+    local: Vec<Option<Arc<StageOutput>>>,
+    on_batch: impl Fn(u32, &RecordBatch) + Clone + Send + Sync + 'static,
+) -> Result<Vec<Batches>, ExchangeError> {
+    let mut streams = Vec::with_capacity(request.sources.len());
+    for (source, output) in request.sources.iter().zip(local) {
+        let (rows, remote) = match (output, &source.address) {
+            _ if source.durable => {
+                let storage = exchange.durable()?;
+                let area = DurableArea::Intermediate;
+                (storage.read(area, &source.id, partition), false)
+            }
+            (Some(output), _) => (output.stream(partition, order, 0)?, false),
+            (None, Some(address)) => {
+                let ticket = PieceTicket::new(&source.id, partition, order);
+                (client.read(address.clone(), ticket), true)
+            }
+            (None, None) => {
+                return Err(ExchangeError::OutputMissing {
+                    id: source.id.clone(),
+                });
+            }
+        };
+        let (counters, on_batch) = (Arc::clone(&request.counters), on_batch.clone());
+        streams.push(
+            conform(rows, &request.schema)
+                .inspect_ok(move |batch| {
+                    counters.add(batch, remote);
+                    on_batch(partition, batch);
+                })
+                .boxed(),
+        );
+    }
+    Ok(streams)
+}
+
 /// By source, its output if it is in this process.
 fn local_outputs(
     exchange: &Exchange,
@@ -143,6 +201,7 @@ fn local_outputs(
     sources
         .iter()
         .map(|source| match source.address {
+            _ if source.durable => Ok(None),
             None => exchange.get(&source.id).map(Some),
             Some(_) => Ok(None),
         })

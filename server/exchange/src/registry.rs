@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use trilith_proto::id::{TaskId, WorkOrderId};
 
+use crate::disk::{Disk, OrderDisk};
+use crate::durable::{DurableStorage, PartList};
 use crate::error::ExchangeError;
 use crate::memory::{HeldMemory, Usage};
 use crate::output::StageOutput;
 use crate::shuffle::Shuffle;
-use crate::spill::SpillDirectory;
 use crate::statistics::PartitionRange;
 use crate::writer::OutputWriter;
 
@@ -30,6 +32,10 @@ pub struct ExchangeConfig {
     pub memory_limit_bytes: u64,
     /// Memory is also reserved here.
     pub pool: Arc<dyn MemoryPool>,
+    /// Bytes of files of one task in this process; above it `NotEnoughTemporaryStorageFault`. None: no bound.
+    pub task_disk_limit_bytes: Option<u64>,
+    /// For outputs that outlive this process.
+    pub durable: Option<Arc<DurableStorage>>,
 }
 
 /// All outputs of one process.
@@ -41,7 +47,8 @@ pub(crate) struct Shared {
     outputs: Mutex<HashMap<WorkOrderId, Arc<StageOutput>>>,
     usage: Arc<Usage>,
     pool: Arc<dyn MemoryPool>,
-    pub spill: SpillDirectory,
+    pub disk: Disk,
+    pub durable: Option<Arc<DurableStorage>>,
     pub served: Served,
 }
 
@@ -79,12 +86,13 @@ impl Exchange {
             memory_limit: config.memory_limit_bytes,
             ..Usage::default()
         });
-        let spill = SpillDirectory::open(&config.spill_directory, &usage)?;
+        let disk = Disk::open(&config.spill_directory, config.task_disk_limit_bytes, &usage)?;
         let shared = Shared {
             outputs: Mutex::new(HashMap::new()),
             usage,
             pool: config.pool,
-            spill,
+            disk,
+            durable: config.durable,
             served: Served::default(),
         };
         Ok(Exchange {
@@ -113,6 +121,28 @@ impl Exchange {
         ranges: Vec<PartitionRange>,
     ) -> Result<Vec<u64>, ExchangeError> {
         self.get(id)?.set_boundaries(&ranges)
+    }
+
+    /// The account of the files of a work order, operators' files included.
+    pub fn disk(&self, id: &WorkOrderId) -> Arc<OrderDisk> {
+        self.shared.disk.order(id)
+    }
+
+    /// Where outputs outlive this process, if there is such a place.
+    pub fn durable(&self) -> Result<&Arc<DurableStorage>, ExchangeError> {
+        self.shared.durable()
+    }
+
+    /// Moves a finished output, whose boundaries are set, to durable storage.
+    pub async fn make_durable(
+        &self,
+        id: &WorkOrderId,
+        cancel: &CancellationToken,
+    ) -> Result<PartList, ExchangeError> {
+        let output = self.get(id)?;
+        let written = self.shared.durable()?.write_output(&output, cancel).await;
+        self.release(id);
+        written
     }
 
     /// A finished output.
@@ -172,6 +202,10 @@ impl Exchange {
 impl Shared {
     pub fn hold_memory(&self, id: &WorkOrderId) -> HeldMemory {
         HeldMemory::new(format!("output {id}"), &self.usage, &self.pool)
+    }
+
+    pub fn durable(&self) -> Result<&Arc<DurableStorage>, ExchangeError> {
+        self.durable.as_ref().ok_or(ExchangeError::NoDurableStorage)
     }
 
     pub fn spill_minimum(&self) -> usize {

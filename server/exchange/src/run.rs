@@ -8,9 +8,10 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use futures::stream::{self, BoxStream, StreamExt};
 
+use crate::disk::OrderDisk;
 use crate::error::ExchangeError;
 use crate::keys::{BatchKeys, Key, KeyCodec};
-use crate::spill::{BlockReader, SpillDirectory, SpillFile, block_rows};
+use crate::spill::{self, BlockReader, SpillFile, block_rows};
 
 /// Rows of a batch of a run, at most: positions are 16 bits of batch and 16 bits of row.
 pub(crate) const RUN_BATCH_ROWS: usize = 1 << 16;
@@ -85,11 +86,11 @@ impl MemoryRun {
     }
 
     /// Writes the run to disk.
-    pub fn spill(&self, schema: &SchemaRef, directory: &SpillDirectory) -> Result<SpilledRun, ExchangeError> {
+    pub fn spill(&self, schema: &SchemaRef, disk: &Arc<OrderDisk>) -> Result<SpilledRun, ExchangeError> {
         let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(ORDINAL_COLUMN, DataType::UInt64, false)));
         let with_ordinal = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
-        let mut writer = directory.create(&with_ordinal)?;
+        let mut writer = spill::create(disk, &with_ordinal)?;
         let mut first_keys = Vec::new();
         let step = self.block_rows();
         let mut start = 0;

@@ -56,6 +56,9 @@ pub enum Shuffle {
         columns: Vec<usize>,
         /// Number of partitions.
         partitions: u32,
+        /// Order inside a partition; empty when there is none.
+        #[serde(default)]
+        keys: Vec<SortKey>,
     },
     /// Sorted rows.
     Sort {
@@ -79,8 +82,8 @@ impl Shuffle {
     /// The order of the rows inside a partition; empty when there is none.
     pub fn keys(&self) -> &[SortKey] {
         match self {
-            Shuffle::Sort { keys, .. } => keys,
-            Shuffle::Mix | Shuffle::None | Shuffle::Hash { .. } => &[],
+            Shuffle::Sort { keys, .. } | Shuffle::Hash { keys, .. } => keys,
+            Shuffle::Mix | Shuffle::None => &[],
         }
     }
 }
@@ -92,12 +95,19 @@ pub struct StageSource {
     pub address: Option<String>,
     /// Whose output.
     pub id: WorkOrderId,
+    /// It is in durable storage, where every process finds it, whatever became of the one that made it.
+    #[serde(default)]
+    pub durable: bool,
 }
 
 impl StageSource {
     /// An output of this process.
     pub fn local(id: WorkOrderId) -> StageSource {
-        StageSource { address: None, id }
+        StageSource {
+            address: None,
+            id,
+            durable: false,
+        }
     }
 }
 

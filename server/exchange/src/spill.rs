@@ -3,9 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -16,75 +14,31 @@ use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use datafusion::common::runtime::SpawnedTask;
 use futures::stream::{self, BoxStream, StreamExt};
 
+use crate::disk::{OrderDisk, Place, TemporaryFile};
 use crate::error::ExchangeError;
-use crate::memory::Usage;
 
 /// Bytes of rows in one block of a file.
 pub(crate) const BLOCK_BYTES: usize = 1024 * 1024;
 /// Rows in one block of a file.
 pub(crate) const BLOCK_ROWS: usize = 8_192;
-const PREFIX: &str = "exchange-";
-const SUFFIX: &str = ".arrow";
-
-/// Where files go.
-#[derive(Debug, Clone)]
-pub(crate) struct SpillDirectory {
-    path: Arc<PathBuf>,
-    usage: Arc<Usage>,
-}
-
-impl SpillDirectory {
-    /// Makes the directory and removes what an earlier process left in it.
-    pub fn open(path: &Path, usage: &Arc<Usage>) -> Result<SpillDirectory, ExchangeError> {
-        let disk = |action, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| ExchangeError::Disk { action, path, source }
-        };
-        std::fs::create_dir_all(path).map_err(disk("create", path))?;
-        for entry in std::fs::read_dir(path).map_err(disk("list", path))? {
-            let entry = entry.map_err(disk("list", path))?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
-                let file = entry.path();
-                std::fs::remove_file(&file).map_err(disk("remove", &file))?;
-            }
-        }
-        Ok(SpillDirectory {
-            path: Arc::new(path.to_path_buf()),
-            usage: Arc::clone(usage),
-        })
-    }
-
-    pub fn create(&self, schema: &SchemaRef) -> Result<SpillWriter, ExchangeError> {
-        let file = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .suffix(SUFFIX)
-            .tempfile_in(self.path.as_path())
-            .map_err(|source| ExchangeError::Disk {
-                action: "create a file in",
-                path: self.path.to_path_buf(),
-                source,
-            })?;
-        let (file, path) = file.into_parts();
-        let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
-        let writer =
-            FileWriter::try_new_with_options(BufWriter::with_capacity(1 << 20, file), schema, options)?;
-        Ok(SpillWriter {
-            writer,
-            path,
-            starts: vec![0],
-            usage: Arc::clone(&self.usage),
-        })
-    }
+/// Starts a file for one work order.
+pub(crate) fn create(disk: &Arc<OrderDisk>, schema: &SchemaRef) -> Result<SpillWriter, ExchangeError> {
+    let file = disk.create()?;
+    let place = Arc::clone(&file.place);
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+    let writer = FileWriter::try_new_with_options(BufWriter::with_capacity(1 << 20, file), schema, options)?;
+    Ok(SpillWriter {
+        writer,
+        place,
+        starts: vec![0],
+    })
 }
 
 /// A file that is being written. Dropped before `finish`, it is gone.
 pub(crate) struct SpillWriter {
-    writer: FileWriter<BufWriter<File>>,
-    path: tempfile::TempPath,
+    writer: FileWriter<BufWriter<TemporaryFile>>,
+    place: Arc<Place>,
     starts: Vec<u64>,
-    usage: Arc<Usage>,
 }
 
 impl SpillWriter {
@@ -98,31 +52,12 @@ impl SpillWriter {
 
     pub fn finish(mut self) -> Result<SpillFile, ExchangeError> {
         self.writer.finish()?;
-        let path = self.path.to_path_buf();
-        let file = self
-            .writer
-            .into_inner()?
-            .into_inner()
-            .map_err(|error| ExchangeError::Disk {
-                action: "write",
-                path: path.clone(),
-                source: error.into_error(),
-            })?;
-        let bytes = file
-            .metadata()
-            .map_err(|source| ExchangeError::Disk {
-                action: "measure",
-                path,
-                source,
-            })?
-            .len();
-        self.usage.disk.fetch_add(bytes, Ordering::Relaxed);
-        self.usage.spilled.fetch_add(bytes, Ordering::Relaxed);
+        // What is buffered is written here.
+        let file = self.writer.into_inner()?.into_inner();
+        drop(file.map_err(|error| self.place.error("write")(error.into_error()))?);
         Ok(SpillFile {
-            path: self.path,
+            place: self.place,
             starts: self.starts,
-            bytes,
-            usage: self.usage,
         })
     }
 }
@@ -130,17 +65,9 @@ impl SpillWriter {
 /// A finished file; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct SpillFile {
-    path: tempfile::TempPath,
+    place: Arc<Place>,
     /// Rows before each block, and all rows.
     starts: Vec<u64>,
-    bytes: u64,
-    usage: Arc<Usage>,
-}
-
-impl Drop for SpillFile {
-    fn drop(&mut self) {
-        self.usage.disk.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 impl SpillFile {
@@ -149,7 +76,7 @@ impl SpillFile {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.place.bytes()
     }
 
     pub fn blocks(&self) -> usize {
@@ -173,11 +100,7 @@ impl SpillFile {
 
     /// Opens the file for reading blocks in any order. Blocks the thread.
     pub fn open(&self) -> Result<BlockReader, ExchangeError> {
-        let file = File::open(&self.path).map_err(|source| ExchangeError::Disk {
-            action: "open",
-            path: self.path.to_path_buf(),
-            source,
-        })?;
+        let file = File::open(&self.place.path).map_err(self.place.error("open"))?;
         let reader = FileReader::try_new(BufReader::with_capacity(1 << 18, file), None)?;
         Ok(BlockReader { reader })
     }

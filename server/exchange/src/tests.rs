@@ -65,6 +65,8 @@ fn bench(memory_limit_bytes: u64) -> Bench {
         spill_directory: directory.path().join("spill"),
         memory_limit_bytes,
         pool: Arc::new(UnboundedMemoryPool::default()),
+        task_disk_limit_bytes: None,
+        durable: None,
     })
     .unwrap();
     Bench {
@@ -260,6 +262,7 @@ async fn merged_reads_are_sorted_and_hashes_keep_keys_together() {
     assert_eq!(found, expected);
 
     let shuffle = Shuffle::Hash {
+        keys: Vec::new(),
         columns: vec![1],
         partitions: 4,
     };
@@ -274,4 +277,125 @@ async fn merged_reads_are_sorted_and_hashes_keep_keys_together() {
     assert_eq!(summary.partition_rows.iter().sum::<u64>(), 5_000);
     let output = bench.exchange.find(&id(7)).unwrap();
     assert_eq!(output.partitions().len(), 4);
+}
+
+/// Every partition sorted, equal keys together, the same division as without an order, memory or disk.
+#[tokio::test]
+async fn hash_partitions_can_be_sorted() {
+    let keys = vec![SortKey::ascending(1)];
+    let shuffle = |keys: &[SortKey]| Shuffle::Hash {
+        columns: vec![1],
+        partitions: 3,
+        keys: keys.to_vec(),
+    };
+    for limit in [u64::MAX, 400_000] {
+        let sorted = bench(limit);
+        let plain = bench(u64::MAX);
+        let mut plain_rows = 0;
+        for worker in 0..2 {
+            for (bench, keys) in [(&sorted, keys.as_slice()), (&plain, &[])] {
+                let mut writer = bench
+                    .exchange
+                    .create(id(worker), schema(), shuffle(keys), u64::MAX)
+                    .unwrap();
+                for batch in batches(40_000) {
+                    writer.write(0, batch).unwrap();
+                }
+                let summary = writer.finish().unwrap();
+                assert_eq!(summary.partition_rows.len(), 3);
+                assert_eq!(summary.partition_rows.iter().sum::<u64>(), 40_000);
+            }
+        }
+        assert_eq!(sorted.exchange.stats().spilled_bytes > 0, limit < u64::MAX);
+        for partition in 0..3 {
+            let found = read_all(&sorted, 2, partition, ReadOrder::Keys, keys.clone()).await;
+            assert!(found.is_sorted_by(|left, right| left.1 <= right.1));
+            let mut expected = read_all(&plain, 2, partition, ReadOrder::Any, Vec::new()).await;
+            plain_rows += expected.len();
+            let mut found = found;
+            found.sort();
+            expected.sort();
+            assert!(found == expected, "partition {partition}");
+        }
+        assert_eq!(plain_rows, 80_000);
+        // All three as one.
+        let request = ReadRequest {
+            schema: schema(),
+            sources: (0..2).map(|worker| StageSource::local(id(worker))).collect(),
+            partition: 0,
+            order: ReadOrder::Keys,
+            keys: keys.clone(),
+            counters: Arc::default(),
+        };
+        let client = Arc::new(FlightPool::new(None).unwrap());
+        let merged = read_merged(&sorted.exchange, &client, &request, &[0, 1, 2], |_, _| {}).unwrap();
+        let merged = rows(&merged.try_collect::<Vec<_>>().await.unwrap());
+        assert_eq!(merged.len(), 80_000);
+        assert!(merged.is_sorted_by(|left, right| left.1 <= right.1));
+    }
+}
+
+/// The bound counts what outputs and operators write; what is dropped no longer counts.
+#[tokio::test]
+async fn files_of_a_task_are_bounded_counted_and_removed() {
+    use datafusion::execution::disk_manager::DiskManagerBuilder;
+    use std::io::Write;
+
+    let directory = tempfile::tempdir().unwrap();
+    let spill = directory.path().join("spill");
+    let open = || {
+        Exchange::new(ExchangeConfig {
+            spill_directory: spill.clone(),
+            memory_limit_bytes: 0,
+            pool: Arc::new(UnboundedMemoryPool::default()),
+            task_disk_limit_bytes: Some(1_000_000),
+            durable: None,
+        })
+        .unwrap()
+    };
+    let files = || std::fs::read_dir(&spill).unwrap().count();
+    let exchange = open();
+    let disk = exchange.disk(&id(0));
+    let builder = DiskManagerBuilder::default().with_temp_file_factory(disk.operator_files());
+    let operators = Arc::new(builder.build().unwrap());
+    let file = operators.create_tmp_file("test").unwrap();
+    let mut writer = file.open_writer().unwrap();
+    writer.write_all(&[7; 300_000]).unwrap();
+    writer.finish().unwrap();
+    let read: Vec<bytes::Bytes> = file.read_stream().unwrap().try_collect().await.unwrap();
+    assert_eq!(read.concat(), vec![7; 300_000]);
+    let mut output = exchange.create(id(0), schema(), Shuffle::Mix, u64::MAX).unwrap();
+    for batch in batches(20_000) {
+        output.write(0, batch).unwrap();
+    }
+    output.finish().unwrap();
+    let size = disk.size();
+    let spilled = size.bytes - 300_000;
+    assert!(size.files_written > 1 && spilled > 50_000, "{size:?}");
+    assert_eq!(size.bytes_written, size.bytes);
+    assert_eq!(exchange.find(&id(0)).unwrap().disk_bytes(), spilled);
+    // Another work order of the same task shares its bound.
+    let other = exchange
+        .disk(&id(1))
+        .operator_files()
+        .create_temp_file("test")
+        .unwrap();
+    let mut more = other.open_writer().unwrap();
+    let error = more.write_all(&[7; 700_000]).unwrap_err();
+    let fault = trilith_proto::fault::Fault::find(&error).unwrap();
+    assert_eq!(fault.code.as_str(), "NotEnoughTemporaryStorageFault");
+    assert!(fault.to_string().contains("--task-disk-limit"), "{fault}");
+    exchange.release_all();
+    assert_eq!(disk.size().bytes, 300_000);
+    drop((writer, file, more, other));
+    assert_eq!(
+        (disk.size().bytes, exchange.stats().disk_bytes, files()),
+        (0, 0, 0)
+    );
+    assert_eq!(disk.size().bytes_written, size.bytes_written);
+    // What a killed process left goes at the start of the next.
+    std::mem::forget(operators.create_tmp_file("test").unwrap());
+    assert_eq!(files(), 1);
+    open();
+    assert_eq!(files(), 0);
 }

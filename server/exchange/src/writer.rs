@@ -8,9 +8,10 @@ use arrow::datatypes::SchemaRef;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::WorkOrderId;
 
+use crate::disk::OrderDisk;
 use crate::error::ExchangeError;
 use crate::hash::HashDivider;
-use crate::keys::KeyCodec;
+use crate::keys::{KeyBucket, KeyCodec};
 use crate::memory::{HeldMemory, value_bytes};
 use crate::output::{Content, StageOutput};
 use crate::pieces::{self, Pieces};
@@ -19,7 +20,7 @@ use crate::run::{RUN_BATCH_ROWS, Run};
 use crate::shuffle::Shuffle;
 use crate::sizes;
 use crate::sorter::{ClosedRun, RunBuilder, SORT_BYTES_PER_ROW};
-use crate::statistics::{self, BucketStatistics};
+use crate::statistics::{self, BucketStatistics, PartitionRange};
 
 /// Time chunks that one work order may touch.
 const BUCKETS_MAX: usize = 5_000;
@@ -50,6 +51,7 @@ pub struct OutputWriter {
     shuffle: Shuffle,
     max_frame_bytes: u64,
     memory: HeldMemory,
+    disk: Arc<OrderDisk>,
     rows: Rows,
     bytes: u64,
     spill_minimum: usize,
@@ -88,10 +90,21 @@ impl OutputWriter {
         let rows = match &shuffle {
             Shuffle::Mix => Rows::unsorted(1, None),
             Shuffle::None => Rows::unsorted(0, None),
-            Shuffle::Hash { columns, partitions } => {
+            Shuffle::Hash {
+                columns,
+                partitions,
+                keys,
+            } => {
                 check_columns(columns, &schema)?;
                 let partitions = (*partitions).max(1) as usize;
-                Rows::unsorted(partitions, Some(HashDivider::new(columns.clone(), partitions)))
+                if keys.is_empty() {
+                    Rows::unsorted(partitions, Some(HashDivider::new(columns.clone(), partitions)))
+                } else {
+                    let columns = columns.clone();
+                    let bucket = KeyBucket::Hash { columns, partitions };
+                    let codec = KeyCodec::new(&schema, keys, Some(bucket))?;
+                    Rows::Sorted(Box::new(SortedRows::new(codec, false, None)))
+                }
             }
             Shuffle::Sort {
                 keys,
@@ -102,20 +115,13 @@ impl OutputWriter {
                 // Without boundaries, chunks would only get between the reader and the keys.
                 let bucket = bucket.filter(|_| *statistics);
                 let limit = limit.filter(|_| !*statistics);
-                Rows::Sorted(Box::new(SortedRows {
-                    codec: KeyCodec::new(&schema, keys, bucket)?,
-                    builder: RunBuilder::default(),
-                    runs: Vec::new(),
-                    statistics: Vec::new(),
-                    gathers: *statistics,
-                    limit: limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-                    buckets: BTreeSet::new(),
-                    next_ordinal: 0,
-                    has_multiple_values: false,
-                }))
+                let codec = KeyCodec::new(&schema, keys, bucket.map(KeyBucket::Time))?;
+                let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+                Rows::Sorted(Box::new(SortedRows::new(codec, *statistics, limit)))
             }
         };
         let memory = shared.hold_memory(&id);
+        let disk = shared.disk.order(&id);
         let spill_minimum = shared.spill_minimum();
         Ok(OutputWriter {
             shared,
@@ -124,6 +130,7 @@ impl OutputWriter {
             shuffle,
             max_frame_bytes,
             memory,
+            disk,
             rows,
             bytes: 0,
             spill_minimum,
@@ -238,14 +245,14 @@ impl OutputWriter {
                     if let Some(divider) = divider {
                         flush(divider, divider_held, partitions, &self.memory)?;
                     }
-                    pieces::spill(partitions, &self.schema, &self.shared.spill, &self.memory)?;
+                    pieces::spill(partitions, &self.schema, &self.disk, &self.memory)?;
                 }
             }
             Rows::Sorted(sorted) => {
                 let held = sorted.builder.held + sorted.runs.iter().map(|run| run.1).sum::<usize>();
                 if held >= self.spill_minimum {
                     sorted.close_run();
-                    sorted.spill(&self.schema, &self.shared, &self.memory)?;
+                    sorted.spill(&self.schema, &self.disk, &self.memory)?;
                 }
             }
         }
@@ -292,10 +299,18 @@ impl OutputWriter {
                 summary.buckets = statistics::merge_statistics(sorted.statistics);
                 statistics::shrink(&mut summary.buckets);
                 let runs = sorted.runs.into_iter().map(|(run, _)| Arc::new(run)).collect();
-                Content::sorted(runs, sorted.codec, sorted.gathers)
+                let cut_later = sorted.gathers || matches!(shuffle, Shuffle::Hash { .. });
+                Content::sorted(runs, sorted.codec, cut_later)
             }
         };
+        let hashed = match &shuffle {
+            Shuffle::Hash { partitions, keys, .. } if !keys.is_empty() => Some(*partitions),
+            _ => None,
+        };
         let output = Arc::new(StageOutput::new(id, schema, shuffle, content, memory));
+        if let Some(partitions) = hashed {
+            output.set_boundaries(&hash_ranges(partitions))?;
+        }
         summary.partition_rows = output
             .partitions()
             .iter()
@@ -317,6 +332,17 @@ impl Rows {
             divider_held: 0,
         }
     }
+}
+
+/// Partitions by hash as ranges of sorted rows: each is a chunk of its own.
+fn hash_ranges(partitions: u32) -> Vec<PartitionRange> {
+    (0..partitions.max(1))
+        .map(|partition| PartitionRange {
+            bucket_ms: i64::from(partition),
+            start: None,
+            end: None,
+        })
+        .collect()
 }
 
 fn check_columns(columns: &[usize], schema: &SchemaRef) -> Result<(), ExchangeError> {
@@ -345,6 +371,20 @@ fn flush(
 }
 
 impl SortedRows {
+    fn new(codec: KeyCodec, gathers: bool, limit: Option<usize>) -> SortedRows {
+        SortedRows {
+            codec,
+            builder: RunBuilder::default(),
+            runs: Vec::new(),
+            statistics: Vec::new(),
+            gathers,
+            limit,
+            buckets: BTreeSet::new(),
+            next_ordinal: 0,
+            has_multiple_values: false,
+        }
+    }
+
     /// Remembers what the summary tells of the keys.
     fn note(&mut self, batch: &RecordBatch, keys: &crate::keys::BatchKeys) -> Result<(), ExchangeError> {
         if !self.has_multiple_values {
@@ -353,7 +393,8 @@ impl SortedRows {
                 columns.any(|column| sizes::has_multiple_values(batch.column(*column)));
         }
         let mut last = None;
-        for bucket in keys.buckets().unwrap_or(&[]) {
+        let chunks = keys.buckets().filter(|_| self.gathers);
+        for bucket in chunks.unwrap_or(&[]) {
             if last != Some(*bucket) {
                 last = Some(*bucket);
                 self.buckets.insert(*bucket);
@@ -402,12 +443,12 @@ impl SortedRows {
     fn spill(
         &mut self,
         schema: &SchemaRef,
-        shared: &Shared,
+        disk: &Arc<OrderDisk>,
         memory: &HeldMemory,
     ) -> Result<(), ExchangeError> {
         for (run, held) in &mut self.runs {
             if let Run::Memory(rows) = run {
-                *run = Run::Spilled(rows.spill(schema, &shared.spill)?);
+                *run = Run::Spilled(rows.spill(schema, disk)?);
                 memory.shrink(std::mem::take(held));
             }
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use trilith_exchange::DurableSettings;
 
 const LEASE_DEFAULT: Duration = Duration::from_secs(5);
 const LEASE_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
@@ -47,6 +48,15 @@ pub struct ServerOptions {
     /// sends a heartbeat five times as often [default: 5s].
     #[arg(long, value_name = "TIME")]
     pub worker_lease: Option<String>,
+    /// Files that one task may have in this process, in bytes or with KB, MB, GB [default: no limit].
+    #[arg(long, value_name = "SIZE")]
+    pub task_disk_limit: Option<String>,
+    /// Where outputs and results outlive their process, file:///DIR or s3://BUCKET/PREFIX; one server for each.
+    #[arg(long, value_name = "URL", env = "TRILITH_DURABLE_STORAGE")]
+    pub durable_storage: Option<String>,
+    /// Setting of S3 such as aws_endpoint=http://host:9000; may be given several times, beside AWS_* of the environment.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub durable_storage_option: Vec<String>,
 }
 
 /// Options of `trilith worker`.
@@ -67,6 +77,9 @@ pub struct WorkerOptions {
     /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine].
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// Files that one task may have in this process, in bytes or with KB, MB, GB [default: no limit].
+    #[arg(long, value_name = "SIZE")]
+    pub task_disk_limit: Option<String>,
 }
 
 /// Options of `trilith gateway`.
@@ -105,6 +118,12 @@ pub enum ConfigError {
     /// A size is malformed.
     #[error("--memory-limit [{0}] is not a size; write for example 512MB or 4GB")]
     Size(String),
+    /// A size is malformed.
+    #[error("--task-disk-limit [{0}] is not a size; write for example 20GB")]
+    DiskSize(String),
+    /// No name, or no value. It is not shown: it may be a secret.
+    #[error("--durable-storage-option must be NAME=VALUE, for example aws_endpoint=http://host:9000")]
+    DurableOption,
 }
 
 impl ServerOptions {
@@ -128,6 +147,11 @@ impl ServerOptions {
         self.task_start_timeout_s = self.task_start_timeout_s.or(file.task_start_timeout_s);
         self.memory_limit = self.memory_limit.or(file.memory_limit);
         self.worker_lease = self.worker_lease.or(file.worker_lease);
+        self.task_disk_limit = self.task_disk_limit.or(file.task_disk_limit);
+        self.durable_storage = self.durable_storage.or(file.durable_storage);
+        if self.durable_storage_option.is_empty() {
+            self.durable_storage_option = file.durable_storage_option;
+        }
         if self.allow_local.is_empty() {
             self.allow_local = file.allow_local;
         }
@@ -162,6 +186,23 @@ fn parse_time(text: &str) -> Option<Duration> {
     number.checked_mul(factor_ms).map(Duration::from_millis)
 }
 
+/// Where durable storage is; none without `--durable-storage`.
+pub fn durable_settings(options: &ServerOptions) -> Result<Option<DurableSettings>, ConfigError> {
+    let Some(url) = &options.durable_storage else {
+        return Ok(None);
+    };
+    let pairs = options.durable_storage_option.iter().map(|option| {
+        let pair = option.split_once('=');
+        let (name, value) = pair.ok_or(ConfigError::DurableOption)?;
+        Ok((name.trim().to_ascii_lowercase(), value.to_owned()))
+    });
+    let settings = DurableSettings {
+        url: url.clone(),
+        options: pairs.collect::<Result<_, ConfigError>>()?,
+    };
+    Ok(Some(settings.with_environment(std::env::vars())))
+}
+
 /// Cores of the machine.
 pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
@@ -173,6 +214,12 @@ pub fn memory_limit(text: Option<&str>) -> Result<u64, ConfigError> {
         Some(text) => parse_size(text).ok_or_else(|| ConfigError::Size(text.to_owned())),
         None => Ok(machine_memory() / 10 * 6),
     }
+}
+
+/// Bytes of files that a task may have; none without a limit.
+pub fn task_disk_limit(text: Option<&str>) -> Result<Option<u64>, ConfigError> {
+    let parse = |text: &str| parse_size(text).ok_or_else(|| ConfigError::DiskSize(text.to_owned()));
+    text.map(parse).transpose()
 }
 
 fn parse_size(text: &str) -> Option<u64> {

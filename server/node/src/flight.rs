@@ -6,8 +6,8 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
-    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -37,13 +37,21 @@ impl Flight {
         }
     }
 
-    fn results(&self, ticket: &ResultTicket) -> Result<SendableRecordBatchStream, Status> {
-        let controller = self
-            .controller
+    fn controller(&self) -> Result<&Arc<Controller>, Status> {
+        self.controller
             .as_ref()
-            .ok_or_else(|| Status::not_found("a worker has no results of statements"))?;
+            .ok_or_else(|| Status::not_found("a worker has no results of statements"))
+    }
+
+    async fn results(&self, ticket: &ResultTicket) -> Result<SendableRecordBatchStream, Status> {
+        let controller = self.controller()?;
         let rows = match ticket {
-            ResultTicket::Task(id) => controller.task_results(&TaskId::from(id.as_str())),
+            ResultTicket::Task(id) => controller.task_results(&TaskId::from(id.as_str()), None).await,
+            ResultTicket::Page(id, page) => {
+                controller
+                    .task_results(&TaskId::from(id.as_str()), Some(*page))
+                    .await
+            }
             ResultTicket::Query(id) => controller.query_results(id),
         };
         rows.map_err(Status::from)
@@ -86,7 +94,7 @@ impl FlightService for Flight {
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         let bytes = &request.get_ref().ticket;
         if let Some(ticket) = ResultTicket::decode(bytes) {
-            return Ok(Response::new(encode(self.results(&ticket)?)));
+            return Ok(Response::new(encode(self.results(&ticket).await?)));
         }
         check_token(request.metadata(), Some(&self.token))?;
         let rows = do_get(&self.worker.exchange, &self.worker.flight_pool, bytes).await?;
@@ -104,8 +112,34 @@ impl FlightService for Flight {
         unsupported("ListFlights")
     }
 
-    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        unsupported("GetFlightInfo")
+    /// The path of the descriptor is the id of a finished SELECT task. One endpoint for each page.
+    async fn get_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let descriptor = request.into_inner();
+        let [task] = descriptor.path.as_slice() else {
+            let message = "the descriptor must be a path with one part, the id of a SELECT task";
+            return Err(ApiError::invalid_input(message).into());
+        };
+        let result = self
+            .controller()?
+            .result_info(&TaskId::from(task.as_str()))
+            .await?;
+        let rows: u64 = result.pages.iter().map(|page| page.rows).sum();
+        let bytes: Option<u64> = result.pages.iter().map(|page| page.bytes).sum();
+        let mut info = FlightInfo::new()
+            .try_with_schema(&result.schema)
+            .map_err(|error| Status::internal(error.to_string()))?
+            .with_descriptor(descriptor)
+            .with_total_records(rows as i64)
+            .with_total_bytes(bytes.map_or(-1, |bytes| bytes as i64))
+            .with_ordered(true);
+        for page in &result.pages {
+            let ticket = Ticket::new(page.ticket.encode());
+            info = info.with_endpoint(FlightEndpoint::new().with_ticket(ticket));
+        }
+        Ok(Response::new(info))
     }
 
     async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {

@@ -7,7 +7,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use trilith_engine::worker::WorkerConfig;
-use trilith_exchange::{Exchange, ExchangeConfig, FlightPool};
+use trilith_exchange::{DurableSettings, DurableStorage, Exchange, ExchangeConfig, FlightPool};
 use trilith_input::Policy;
 
 /// Memory consumers that an error names.
@@ -16,34 +16,52 @@ const NAMED_CONSUMERS: usize = 5;
 /// Why a process does not start.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a process may use.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessLimits {
+    /// Memory of operators and stage outputs.
+    pub memory_bytes: u64,
+    /// Files of one task; none without a limit.
+    pub task_disk_bytes: Option<u64>,
+}
+
 /// Builds the shared parts of a process.
 pub fn worker_config(
     data_dir: &Path,
     segment_directory: &Path,
-    memory_bytes: u64,
+    limits: ProcessLimits,
     policy: Policy,
     own_address: String,
     token: &str,
+    durable: Option<&DurableSettings>,
 ) -> Result<WorkerConfig, StartError> {
     let consumers = std::num::NonZeroUsize::new(NAMED_CONSUMERS).ok_or("no consumers to name")?;
     let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(
-        FairSpillPool::new(memory_bytes as usize),
+        FairSpillPool::new(limits.memory_bytes as usize),
         consumers,
     ));
     let spill = data_dir.join("spill");
     let operators = spill.join("operators");
-    std::fs::create_dir_all(&operators)?;
+    // Of statements that run at once; what an earlier process left is of no use.
+    match std::fs::remove_dir_all(&operators) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => std::fs::create_dir_all(&operators)?,
+    }
     let runtime_env: Arc<RuntimeEnv> = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::clone(&pool))
         .with_disk_manager_builder(
-            DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![operators])),
+            DiskManagerBuilder::default()
+                .with_mode(DiskManagerMode::Directories(vec![operators]))
+                .with_max_temp_directory_size(u64::MAX),
         )
         .build_arc()?;
     // Half for what stages hand to each other, the rest for what runs.
     let exchange = Exchange::new(ExchangeConfig {
         spill_directory: spill.join("exchange"),
-        memory_limit_bytes: memory_bytes / 2,
+        memory_limit_bytes: limits.memory_bytes / 2,
+        task_disk_limit_bytes: limits.task_disk_bytes,
         pool,
+        durable: durable.map(DurableStorage::open).transpose()?.map(Arc::new),
     })?;
     Ok(WorkerConfig {
         exchange: Arc::new(exchange),

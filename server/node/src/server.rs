@@ -14,6 +14,7 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 use trilith_engine::controller::{Controller, ControllerConfig};
 use trilith_engine::limits;
+use trilith_exchange::DurableSettings;
 use trilith_input::Policy;
 use trilith_metadata::SledStore;
 use trilith_proto::FILE_DESCRIPTOR_SET;
@@ -22,9 +23,9 @@ use trilith_proto::pb::query::query_service_server::QueryServiceServer;
 use trilith_proto::pb::task::task_service_server::TaskServiceServer;
 use trilith_proto::pb::worker::worker_service_server::WorkerServiceServer;
 
-use crate::config::{ServerOptions, cores, memory_limit};
+use crate::config::{ServerOptions, cores, durable_settings, memory_limit, task_disk_limit};
 use crate::flight::Flight;
-use crate::parts::{StartError, worker_config};
+use crate::parts::{ProcessLimits, StartError, worker_config};
 use crate::services::{Datasources, Queries, Tasks, WorkerTerms, Workers};
 
 const HTTP_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8888);
@@ -65,7 +66,8 @@ pub async fn run(
         grpc: grpc_listener.local_addr()?,
     };
     let token = uuid::Uuid::new_v4().to_string();
-    let controller = start_controller(&options, &data_dir, addresses, &token).await?;
+    let durable = durable_settings(&options)?;
+    let controller = start_controller(&options, &data_dir, addresses, &token, durable.as_ref()).await?;
     let terms = WorkerTerms {
         flight_token: token.clone(),
         allow_local: options
@@ -75,6 +77,7 @@ pub async fn run(
             .collect(),
         allow_http: options.allow_http.clone(),
         segment_directory: data_dir.join("segments").display().to_string(),
+        durable,
     };
     let tracker = TaskTracker::new();
     let grpc_stop = CancellationToken::new();
@@ -101,15 +104,20 @@ async fn start_controller(
     data_dir: &std::path::Path,
     addresses: Addresses,
     token: &str,
+    durable: Option<&DurableSettings>,
 ) -> Result<Arc<Controller>, StartError> {
     let policy = Policy {
         allow_local: options.allow_local.clone(),
         allow_http: options.allow_http.clone(),
         ..Policy::default()
     };
-    let memory = memory_limit(options.memory_limit.as_deref())?;
+    let bounds = ProcessLimits {
+        memory_bytes: memory_limit(options.memory_limit.as_deref())?,
+        task_disk_bytes: task_disk_limit(options.task_disk_limit.as_deref())?,
+    };
     let own = addresses.grpc.to_string();
-    let worker = worker_config(data_dir, &data_dir.join("segments"), memory, policy, own, token)?;
+    let segments = data_dir.join("segments");
+    let worker = worker_config(data_dir, &segments, bounds, policy, own, token, durable)?;
     let directory = data_dir.to_owned();
     let lease = options.worker_lease()?;
     let slots = options.worker_slots.unwrap_or_else(cores);

@@ -14,13 +14,14 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tracing::{info, warn};
 use trilith_engine::limits;
 use trilith_engine::worker::{WorkerConfig, WorkerRuntime, wire};
+use trilith_exchange::DurableSettings;
 use trilith_input::Policy;
 use trilith_proto::pb::worker as pb;
 use trilith_proto::pb::worker::worker_service_client::WorkerServiceClient;
 
-use crate::config::{WorkerOptions, cores, memory_limit};
+use crate::config::{WorkerOptions, cores, memory_limit, task_disk_limit};
 use crate::flight::Flight;
-use crate::parts::{StartError, worker_config};
+use crate::parts::{ProcessLimits, StartError, worker_config};
 use crate::server::incoming;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,7 +38,10 @@ pub async fn run(
     let listener = TcpListener::bind(options.grpc_address).await?;
     let address = listener.local_addr()?;
     let slots = options.slots.unwrap_or_else(cores).max(1);
-    let memory = memory_limit(options.memory_limit.as_deref())?;
+    let limits = ProcessLimits {
+        memory_bytes: memory_limit(options.memory_limit.as_deref())?,
+        task_disk_bytes: task_disk_limit(options.task_disk_limit.as_deref())?,
+    };
     let uri = if options.server.contains("://") {
         options.server.clone()
     } else {
@@ -54,7 +58,7 @@ pub async fn run(
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let (channel, terms) = first_session(&endpoint, &register, &shutdown).await?;
-    let config = worker_parts(&options, memory, &terms, address.to_string())?;
+    let config = worker_parts(&options, limits, &terms, address.to_string())?;
     let flight = Flight::new(config.clone(), terms.flight_token.clone(), None);
     let tracker = TaskTracker::new();
     let server = Server::builder()
@@ -129,7 +133,7 @@ async fn join(
 
 fn worker_parts(
     options: &WorkerOptions,
-    memory: u64,
+    limits: ProcessLimits,
     terms: &pb::RegisterResponse,
     address: String,
 ) -> Result<WorkerConfig, StartError> {
@@ -139,13 +143,18 @@ fn worker_parts(
         ..Policy::default()
     };
     let segments = PathBuf::from(&terms.segment_directory);
+    let durable = (!terms.durable_storage.is_empty()).then(|| DurableSettings {
+        url: terms.durable_storage.clone(),
+        options: terms.durable_storage_options.clone().into_iter().collect(),
+    });
     worker_config(
         &options.data_dir,
         &segments,
-        memory,
+        limits,
         policy,
         address,
         &terms.flight_token,
+        durable.as_ref(),
     )
 }
 

@@ -202,6 +202,22 @@ impl QueryContext {
         self.boolean("faultTolerance", false)
     }
 
+    /// `durableShuffleStorage`; none if the statement does not say.
+    pub fn durable_shuffle_storage(&self) -> Option<bool> {
+        let value = self.map.get("durableShuffleStorage")?;
+        boolean("durableShuffleStorage", value).ok()
+    }
+
+    /// `selectDestination` is `durableStorage`.
+    pub fn durable_results(&self) -> bool {
+        self.choice("selectDestination", "durableStorage")
+    }
+
+    /// `rowsPerPage`.
+    pub fn rows_per_page(&self) -> u64 {
+        self.integer("rowsPerPage", 100_000) as u64
+    }
+
     /// `taskAssignment` is `auto`.
     pub fn auto_assignment(&self) -> bool {
         self.choice("taskAssignment", "auto")

@@ -467,6 +467,7 @@ impl Driver {
                 });
             }
             Action::Release { stage } => {
+                controller.release_durable(&job, stage);
                 let orders: Vec<_> = {
                     let state = job.state.lock();
                     let Some(run) = state.stages.get(stage.0 as usize) else {

@@ -16,7 +16,7 @@ use super::pool::{ProcessId, SlotLease};
 use super::state::{StageRun, WorkerState};
 use crate::kernel::Attempt;
 use crate::limits;
-use crate::stage::{self, OutputShuffle, StageSpec};
+use crate::stage::{self, OutputMode, OutputShuffle, StageSpec};
 use crate::trace;
 use crate::worker::{OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder};
 
@@ -129,7 +129,7 @@ impl Controller {
                 id,
                 plan,
                 sink: of_attempt(sink.clone(), attempt.number),
-                settings: self.settings(job),
+                settings: self.settings(job, stage),
                 trace_parent: trace_parent.clone(),
             };
             orders.push((process, order));
@@ -137,11 +137,12 @@ impl Controller {
         Ok(orders)
     }
 
-    fn settings(&self, job: &Job) -> OrderSettings {
+    fn settings(&self, job: &Job, stage: &StageSpec) -> OrderSettings {
         OrderSettings {
             max_parse_exceptions: job.planned.context.max_parse_exceptions(),
             remove_null_bytes: job.planned.context.remove_null_bytes(),
             max_frame_size_bytes: job.planned.context.max_frame_size(),
+            durable_output: stage.output == OutputMode::DurableStorage,
         }
     }
 
@@ -173,7 +174,13 @@ impl Controller {
             .unwrap_or(trilith_exchange::Shuffle::Mix);
         Ok(plans
             .into_iter()
-            .map(|plan| (Some(plan), Sink::Exchange(shuffle.clone())))
+            .map(|plan| {
+                let sink = match spec.output {
+                    OutputMode::QueryResults { rows_per_page } => Sink::Pages { rows_per_page },
+                    _ => Sink::Exchange(shuffle.clone()),
+                };
+                (Some(plan), sink)
+            })
             .collect())
     }
 
@@ -200,7 +207,7 @@ impl Controller {
                 let shuffle = job.stage(input).and_then(|stage| stage.shuffle.as_ref());
                 (
                     input,
-                    stage::StageOutputs::new(state.sources(index), partitions, shuffle),
+                    stage::StageOutputs::new(state.sources(job, index), partitions, shuffle),
                 )
             })
             .collect()
@@ -215,7 +222,11 @@ impl Controller {
             let run = &mut state.stages[spec.number.0 as usize];
             run.input_partition_count = Some(partitions);
             let workers = run.worker_count;
-            (state.targets.clone(), state.sources(input.0 as usize), workers)
+            (
+                state.targets.clone(),
+                state.sources(job, input.0 as usize),
+                workers,
+            )
         };
         let sink = job
             .graph

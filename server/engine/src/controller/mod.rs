@@ -1,9 +1,11 @@
 //! The controller: accepts statements, runs them as jobs on worker slots, records how they ended.
 
 mod catalog;
+mod durable;
 mod explain;
 mod job;
 mod launch;
+mod pages;
 mod planning;
 mod pool;
 mod publish;
@@ -37,6 +39,7 @@ use crate::limits;
 use crate::worker::{HeldOrder, WorkerCommand, WorkerConfig, WorkerEvent, WorkerRuntime};
 use job::{Job, JobEvent};
 
+pub use pages::{ResultInfo, ResultPage};
 pub(crate) use planning::stored_type;
 pub use pool::{Capacity, ProcessId, SlotLease, WorkerPool};
 pub use query::RunningQuery;
@@ -142,6 +145,8 @@ impl Controller {
         if config.slots > 0 {
             controller.start_local_worker(config.slots);
         }
+        controller.sweep_results()?;
+        controller.sweep_durable();
         Ok(controller)
     }
 

@@ -50,8 +50,18 @@ impl Controller {
             Some(ingest) => segments(ingest, &planned, &physical, max_workers)?,
             None => Destination::Results,
         };
-        let graph = stage::cut(Arc::clone(&physical), destination, CutOptions { max_workers })
+        let mut graph = stage::cut(Arc::clone(&physical), destination, CutOptions { max_workers })
             .map_err(|error| planning_error(&error))?;
+        let context = &planned.context;
+        let configured = self.worker_config.exchange.durable().is_ok();
+        // As in Druid, work that may run again keeps its rows where a lost worker cannot take them along.
+        let durable = context.durable_shuffle_storage();
+        if durable.unwrap_or(configured && context.fault_tolerance()) {
+            graph.make_durable();
+        }
+        if planned.ingest.is_none() && context.durable_results() {
+            graph.page_results(context.rows_per_page());
+        }
         Ok(Prepared {
             planned,
             graph,

@@ -59,6 +59,9 @@ impl From<MetadataError> for PublishError {
 impl Controller {
     /// Waits for the locks of a job: exclusive on what a REPLACE overwrites, shared for an INSERT.
     pub(crate) async fn lock(&self, job: &Job) -> Result<Vec<LockLease>, Fault> {
+        if job.graph.needs_durable_storage() {
+            self.worker_config.exchange.durable().map_err(Fault::from)?;
+        }
         let Some(ingest) = job.ingest() else {
             return Ok(Vec::new());
         };
@@ -382,6 +385,7 @@ impl Controller {
         } else {
             self.pool.cancel_everywhere(&job.id).await;
         }
+        self.clean_durable(job, matches!(outcome, Outcome::Success)).await;
         // Slots are free again from here.
         let leases: Vec<_> = job
             .state

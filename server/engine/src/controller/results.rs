@@ -21,7 +21,8 @@ use trilith_proto::pb::task as pb;
 
 use super::Controller;
 use super::job::Job;
-use crate::stage;
+use super::pages::no_page;
+use crate::stage::{self, OutputMode};
 
 /// Ticket of the rows of a task.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -29,6 +30,8 @@ use crate::stage;
 pub enum ResultTicket {
     /// Rows of a finished SELECT task.
     Task(String),
+    /// One page of them, by its number from 0.
+    Page(String, u32),
     /// Rows of a statement that runs at once, under its query id. Can be read once.
     Query(String),
 }
@@ -53,12 +56,21 @@ fn io_fault(path: &Path, error: impl std::fmt::Display) -> Fault {
 }
 
 impl Controller {
-    fn results_path(&self, task: &TaskId) -> PathBuf {
+    pub(super) fn results_path(&self, task: &TaskId) -> PathBuf {
         self.results_directory.join(format!("{task}.arrow"))
     }
 
-    /// Collects the output of the last stage into a file.
+    /// Keeps the output of the last stage.
     pub(crate) async fn write_results(&self, job: &Arc<Job>) -> Result<pb::ResultsReport, Fault> {
+        let paged = job.graph.stages.last().map(|stage| stage.output);
+        if let Some(OutputMode::QueryResults { .. }) = paged {
+            return self.keep_pages(job).await;
+        }
+        self.write_file(job).await
+    }
+
+    /// Collects it into a file.
+    async fn write_file(&self, job: &Arc<Job>) -> Result<pb::ResultsReport, Fault> {
         let last = job.graph.stages.len().saturating_sub(1);
         let schema = job
             .graph
@@ -69,7 +81,7 @@ impl Controller {
             .ok_or_else(|| Fault::unknown("a SELECT has a last stage"))?;
         let path = self.results_path(&job.id);
         let partial = path.with_extension("tmp");
-        let sources = self.worker_config.localized(&job.state.lock().sources(last));
+        let sources = self.worker_config.localized(&job.state.lock().sources(job, last));
         let options = IpcWriteOptions::default()
             .try_with_compression(Some(CompressionType::LZ4_FRAME))
             .map_err(|error| io_fault(&path, error))?;
@@ -112,30 +124,24 @@ impl Controller {
         })
         .await
         .map_err(|error| io_fault(&path, error))??;
-        let columns = job
-            .planned
-            .columns
-            .iter()
-            .map(|column| pb::ResultColumn {
-                name: column.name.clone(),
-                r#type: column.column_type.to_string(),
-                sql_type: column.sql_type.clone(),
-            })
-            .collect();
-        Ok(pb::ResultsReport {
-            columns,
-            row_count,
-            results_truncated: false,
-            ticket: ResultTicket::Task(job.id.to_string()).encode(),
-        })
+        Ok(results_report(job, row_count, Vec::new()))
     }
 
     /// Rows of a finished SELECT task.
-    pub fn task_results(&self, task: &TaskId) -> Result<SendableRecordBatchStream, ApiError> {
+    pub async fn task_results(
+        &self,
+        task: &TaskId,
+        page: Option<u32>,
+    ) -> Result<SendableRecordBatchStream, ApiError> {
         let path = self.results_path(task);
-        let file = File::open(&path).map_err(|_| {
-            ApiError::not_found(format!("no results of task [{task}]; they may have been removed"))
-        })?;
+        match (File::open(&path), page) {
+            (Ok(file), None) => self.file_rows(&path, file),
+            (Ok(_), Some(page)) => Err(no_page(page)),
+            (Err(_), page) => self.page_rows(task, page).await,
+        }
+    }
+
+    fn file_rows(&self, path: &Path, file: File) -> Result<SendableRecordBatchStream, ApiError> {
         let broken =
             |error: &dyn std::fmt::Display| ApiError::internal(format!("{}: {error}", path.display()));
         let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|error| broken(&error))?;
@@ -151,5 +157,26 @@ impl Controller {
             Ok(())
         });
         Ok(builder.build())
+    }
+}
+
+/// What the report says of the rows of a SELECT.
+pub(super) fn results_report(job: &Job, row_count: i64, pages: Vec<pb::ResultPage>) -> pb::ResultsReport {
+    let columns = job
+        .planned
+        .columns
+        .iter()
+        .map(|column| pb::ResultColumn {
+            name: column.name.clone(),
+            r#type: column.column_type.to_string(),
+            sql_type: column.sql_type.clone(),
+        })
+        .collect();
+    pb::ResultsReport {
+        columns,
+        row_count,
+        results_truncated: false,
+        ticket: ResultTicket::Task(job.id.to_string()).encode(),
+        pages,
     }
 }

@@ -9,8 +9,10 @@ use trilith_proto::id::{WorkOrderId, WorkerNumber};
 use trilith_proto::pb::task as pb;
 use trilith_segment::SegmentRecord;
 
+use super::job::Job;
 use super::pool::{ProcessId, SlotLease};
 use crate::kernel::{Kernel, Shape};
+use crate::stage::OutputMode;
 use crate::worker::SegmentTarget;
 
 /// A worker of a job: one slot, held from its first stage to the end of the job.
@@ -156,7 +158,9 @@ impl JobState {
     }
 
     /// Where the outputs of a stage are, by worker.
-    pub fn sources(&self, stage: usize) -> Vec<StageSource> {
+    pub(crate) fn sources(&self, job: &Job, stage: usize) -> Vec<StageSource> {
+        let spec = job.graph.stages.get(stage);
+        let durable = spec.is_some_and(|spec| spec.output == OutputMode::DurableStorage);
         let Some(run) = self.stages.get(stage) else {
             return Vec::new();
         };
@@ -167,6 +171,7 @@ impl JobState {
                 Some(StageSource {
                     address: Some(worker.address.clone()),
                     id: id.clone(),
+                    durable,
                 })
             })
             .collect()

@@ -103,6 +103,7 @@ fn payload(job: &Job, context: &Value, datasource: &str) -> Value {
                         all.iter().map(ToString::to_string).collect::<Vec<_>>()
                     }),
                 }),
+                None if planned.context.durable_results() => json!({"type": "durableStorage"}),
                 None => json!({"type": "taskReport"}),
             },
             "assignmentStrategy": if planned.context.auto_assignment() { "auto" } else { "max" },

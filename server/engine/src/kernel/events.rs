@@ -51,6 +51,8 @@ pub struct StageShape {
     pub gathers_statistics: bool,
     /// It writes segments, so segment ids are allocated before it starts.
     pub writes_segments: bool,
+    /// Its finished outputs outlive their workers.
+    pub durable: bool,
 }
 
 /// What the kernel must know of a job. Stages are in order of their numbers; the last is final.

@@ -97,7 +97,8 @@ impl Kernel {
             let read_later = (index + 1..count)
                 .any(|reader| self.shape.stages[reader].inputs.contains(&stage) && unfinished[reader]);
             // Rows of a SELECT are read from the workers when they are published; segments are not.
-            let output_needed = read_later || (is_last && !self.shape.publishes);
+            let output_needed =
+                !self.shape.stages[index].durable && (read_later || (is_last && !self.shape.publishes));
             unfinished[index] = !progress.is_launched();
             for (worker, order) in &progress.orders {
                 let done = order.step == OrderStep::OutputReady;

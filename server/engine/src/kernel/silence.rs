@@ -65,8 +65,9 @@ impl Kernel {
         let mut actions = Vec::new();
         let mut outputs_gone = None;
         for index in 0..self.stages.len() {
-            // What is written is in deep storage, and needs nobody to hold it.
-            let keeps_output = !self.shape.stages[index].writes_segments;
+            // What is written is in deep or durable storage, and needs nobody to hold it.
+            let shape = &self.shape.stages[index];
+            let keeps_output = !shape.writes_segments && !shape.durable;
             let progress = &mut self.stages[index];
             if progress.released {
                 continue;

@@ -348,9 +348,7 @@ impl Kernel {
 
     /// Releases outputs that nobody still has to read.
     fn release_read(&mut self) -> Vec<Action> {
-        if self.shape.fault_tolerant {
-            return Vec::new();
-        }
+        let fault_tolerant = self.shape.fault_tolerant;
         let mut actions = Vec::new();
         for index in 0..self.stages.len() {
             let stage = StageNumber(index as u32);
@@ -361,9 +359,12 @@ impl Kernel {
                 .zip(&self.stages)
                 .filter(|(shape, _)| shape.inputs.contains(&stage))
                 .peekable();
+            // A reader whose own output may be lost could need its input once more.
             let read = readers.peek().is_some()
-                && readers
-                    .all(|(_, progress)| matches!(progress.phase, Phase::ResultsReady | Phase::Finished));
+                && readers.all(|(shape, progress)| {
+                    matches!(progress.phase, Phase::ResultsReady | Phase::Finished)
+                        && (!fault_tolerant || shape.durable)
+                });
             let progress = &mut self.stages[index];
             if read && !progress.released {
                 progress.released = true;

@@ -12,12 +12,14 @@ fn ingest_shape() -> Shape {
                 sorts: true,
                 gathers_statistics: true,
                 writes_segments: false,
+                durable: false,
             },
             StageShape {
                 inputs: vec![StageNumber(0)],
                 sorts: false,
                 gathers_statistics: false,
                 writes_segments: true,
+                durable: false,
             },
         ],
         publishes: true,
@@ -36,12 +38,14 @@ fn select_shape() -> Shape {
         sorts: true,
         gathers_statistics: false,
         writes_segments: false,
+        durable: false,
     };
     let limit = StageShape {
         inputs: vec![StageNumber(0)],
         sorts: false,
         gathers_statistics: false,
         writes_segments: false,
+        durable: false,
     };
     Shape {
         stages: vec![scan, limit],
@@ -81,6 +85,7 @@ fn independent_stages_are_active_together_up_to_the_limit() {
         sorts: false,
         gathers_statistics: false,
         writes_segments: false,
+        durable: false,
     };
     let join = StageShape {
         inputs: vec![S0, S1, StageNumber(2)],

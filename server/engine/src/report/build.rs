@@ -129,7 +129,7 @@ fn stage(
         worker_count: Some(run.workers.len() as u32).filter(|count| *count > 0),
         partition_count: Some(partition_count).filter(|count| *count > 0),
         shuffle: spec.shuffle_kind().map(str::to_owned),
-        output: started.then(|| "localStorage".to_owned()),
+        output: started.then(|| spec.output.as_str().to_owned()),
         start_time_ms: run.started_ms,
         duration_ms: duration.filter(|duration| *duration > 0),
         sort: spec.sorts(),

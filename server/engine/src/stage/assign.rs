@@ -237,6 +237,7 @@ impl Assignment<'_> {
             Source::Stage {
                 stage,
                 merge,
+                interleaved,
                 broadcast,
                 ..
             } => {
@@ -248,6 +249,7 @@ impl Assignment<'_> {
                     .map(|worker| Source::Stage {
                         stage: *stage,
                         merge: *merge,
+                        interleaved: *interleaved,
                         broadcast: *broadcast,
                         sources: sources.clone(),
                         partitions: if *broadcast {

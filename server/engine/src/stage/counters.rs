@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
-use trilith_exchange::StageOutput;
+use trilith_exchange::{OrderDisk, PartList, StageOutput};
 use trilith_proto::fault::FaultCode;
 use trilith_proto::id::WorkOrderId;
 use trilith_proto::pb::task as pb;
@@ -99,6 +99,9 @@ pub struct StageCounters {
     sort: Mutex<Option<pb::SortProgressCounter>>,
     cpu: Mutex<BTreeMap<String, Duration>>,
     segments: SegmentProgress,
+    disk: Option<Arc<OrderDisk>>,
+    durable_files: AtomicI64,
+    durable_bytes: AtomicI64,
 }
 
 /// Rows on their way into segments.
@@ -131,6 +134,19 @@ impl SegmentProgress {
 }
 
 impl StageCounters {
+    /// Counters that also tell what is on disk.
+    pub fn with_disk(disk: Arc<OrderDisk>) -> StageCounters {
+        StageCounters {
+            disk: Some(disk),
+            ..StageCounters::default()
+        }
+    }
+
+    /// Files of the work order.
+    pub fn disk(&self) -> Option<&Arc<OrderDisk>> {
+        self.disk.as_ref()
+    }
+
     /// The counter of an input.
     pub fn input(&self, number: usize) -> Arc<ChannelProgress> {
         Arc::clone(self.inputs.lock().entry(number).or_default())
@@ -179,6 +195,22 @@ impl StageCounters {
         }
     }
 
+    /// Output was written to durable storage.
+    pub fn made_durable(&self, written: &PartList) {
+        self.durable_files
+            .fetch_add(written.files() as i64, Ordering::Relaxed);
+        self.durable_bytes
+            .fetch_add(written.bytes() as i64, Ordering::Relaxed);
+    }
+
+    /// Pages of a result were written.
+    pub fn paged(&self, written: &PartList) {
+        for (number, page) in written.parts.iter().enumerate() {
+            self.shuffle.add(number, page.rows, page.bytes, 1);
+        }
+        self.made_durable(written);
+    }
+
     /// Progress of segment generation.
     pub fn segments(&self) -> &SegmentProgress {
         &self.segments
@@ -213,6 +245,18 @@ impl StageCounters {
                 "segmentGenerationProgress".to_owned(),
                 Value::SegmentGenerationProgress(progress),
             ));
+        }
+        let durable = self.durable_files.load(Ordering::Relaxed);
+        let local = self.disk.as_ref().map(|disk| disk.size()).unwrap_or_default();
+        if durable > 0 || local.files_written > 0 {
+            let storage = pb::StorageCounter {
+                local_bytes_reserved: local.bytes as i64,
+                local_files_written: local.files_written as i64,
+                local_bytes_written: local.bytes_written as i64,
+                durable_file_count: durable,
+                durable_bytes_written: self.durable_bytes.load(Ordering::Relaxed),
+            };
+            values.push(("storage".to_owned(), Value::Storage(storage)));
         }
         if parse_errors > 0 {
             let code = FaultCode::CannotParseExternalData.as_str().to_owned();

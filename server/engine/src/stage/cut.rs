@@ -24,7 +24,7 @@ use trilith_proto::id::StageNumber;
 use trilith_proto::interval::Granularity;
 
 use super::describe;
-use super::graph::{OutputShuffle, StageGraph, StageSpec, leaves};
+use super::graph::{OutputMode, OutputShuffle, StageGraph, StageSpec, leaves};
 use super::source::{Source, SourceExec};
 use super::{fault_error, group_by, joins};
 use crate::limits;
@@ -131,6 +131,7 @@ fn check(stages: &[StageSpec]) -> Result<()> {
             Some(
                 OutputShuffle::Sorted { keys, .. }
                 | OutputShuffle::Ranges { keys }
+                | OutputShuffle::Hash { keys, .. }
                 | OutputShuffle::Chunks { keys, .. },
             ) => keys.len(),
             _ => 0,
@@ -159,7 +160,16 @@ impl Cutter {
             return Ok(Fragment { plan, single: true });
         }
         if let Some(repartition) = plan.downcast_ref::<RepartitionExec>() {
-            return self.repartition(repartition);
+            return self.repartition(repartition, None);
+        }
+        if let Some(sort) = plan.downcast_ref::<SortExec>()
+            && sort.preserve_partitioning()
+            && sort.fetch().is_none()
+            && let Some(repartition) = sort.input().downcast_ref::<RepartitionExec>()
+            && matches!(repartition.partitioning(), Partitioning::Hash(..))
+        {
+            // Whoever writes the partitions sorts them, so that the reader only merges.
+            return self.repartition(repartition, Some(sort.expr()));
         }
         if let Some(coalesce) = plan.downcast_ref::<CoalescePartitionsExec>() {
             let fetch = coalesce.fetch();
@@ -229,13 +239,16 @@ impl Cutter {
     /// Closes a stage and returns its reader. A reader of one partition is single.
     pub(crate) fn exchanged(&mut self, fragment: Fragment, shuffle: OutputShuffle) -> Result<Fragment> {
         let single = matches!(shuffle, OutputShuffle::Mix | OutputShuffle::Sorted { .. });
+        let interleaved = matches!(shuffle, OutputShuffle::Hash { .. });
         let ordering = match &shuffle {
-            OutputShuffle::Sorted { keys, .. } | OutputShuffle::Ranges { keys } => keys.clone(),
+            OutputShuffle::Sorted { keys, .. }
+            | OutputShuffle::Ranges { keys }
+            | OutputShuffle::Hash { keys, .. } => keys.clone(),
             _ => Vec::new(),
         };
         let (number, schema) = self.close(fragment, shuffle)?;
         Ok(Fragment {
-            plan: self.reader(number, schema, ordering, single, false),
+            plan: self.reader(number, schema, ordering, single, interleaved, false),
             single,
         })
     }
@@ -243,7 +256,7 @@ impl Cutter {
     /// Closes a stage and returns a reader for every worker of the reading stage.
     pub(crate) fn broadcast(&mut self, fragment: Fragment) -> Result<Arc<dyn ExecutionPlan>> {
         let (number, schema) = self.close(fragment, OutputShuffle::Mix)?;
-        Ok(self.reader(number, schema, Vec::new(), true, true))
+        Ok(self.reader(number, schema, Vec::new(), true, false, true))
     }
 
     fn reader(
@@ -252,12 +265,14 @@ impl Cutter {
         schema: SchemaRef,
         ordering: Vec<SortKey>,
         one_partition: bool,
+        interleaved: bool,
         broadcast: bool,
     ) -> Arc<dyn ExecutionPlan> {
         let merge = !ordering.is_empty();
         let source = Source::Stage {
             stage,
             merge,
+            interleaved,
             broadcast,
             sources: Vec::new(),
             partitions: Vec::new(),
@@ -271,20 +286,31 @@ impl Cutter {
         ))
     }
 
-    fn repartition(&mut self, repartition: &RepartitionExec) -> Result<Fragment> {
+    fn repartition(
+        &mut self,
+        repartition: &RepartitionExec,
+        order: Option<&LexOrdering>,
+    ) -> Result<Fragment> {
         let child = self.node(Arc::clone(repartition.input()), true)?;
         let Partitioning::Hash(exprs, _) = repartition.partitioning() else {
             // Round robin spreads rows over threads of one process; workers are our threads.
             return Ok(child);
         };
         let schema = child.plan.schema();
-        let (plan, columns) = with_columns(child.plan, exprs)?;
+        let (mut plan, columns) = with_columns(child.plan, exprs)?;
+        let mut keys = Vec::new();
+        if let Some(order) = order {
+            let exprs: Vec<_> = order.iter().map(|sort| Arc::clone(&sort.expr)).collect();
+            let (extended, columns) = with_columns(plan, &exprs)?;
+            keys = sort_keys(order, &columns);
+            plan = extended;
+        }
         let extended = plan.schema().fields().len() != schema.fields().len();
         let child = Fragment {
             plan,
             single: child.single,
         };
-        let mut reader = self.exchanged(child, OutputShuffle::Hash { columns })?;
+        let mut reader = self.exchanged(child, OutputShuffle::Hash { columns, keys })?;
         if extended {
             reader.plan = first_columns(reader.plan, &schema)?;
         }
@@ -380,6 +406,7 @@ impl Cutter {
                 self.options.max_workers
             },
             feeds_segments: matches!(shuffle, OutputShuffle::Chunks { .. }),
+            output: OutputMode::default(),
             shuffle: Some(shuffle),
             aggregate: false,
             plan: Some(plan),
@@ -391,6 +418,7 @@ impl Cutter {
         let source = Source::Stage {
             stage: input,
             merge: true,
+            interleaved: false,
             broadcast: false,
             sources: Vec::new(),
             partitions: Vec::new(),
@@ -408,6 +436,7 @@ impl Cutter {
             shuffle: None,
             aggregate: false,
             feeds_segments: false,
+            output: OutputMode::default(),
         });
     }
 }

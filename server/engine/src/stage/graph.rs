@@ -24,6 +24,8 @@ pub enum OutputShuffle {
     Hash {
         /// Key columns.
         columns: Vec<usize>,
+        /// Order inside a partition; empty when there is none.
+        keys: Vec<SortKey>,
     },
     /// Sorted, all in one partition.
     Sorted {
@@ -48,6 +50,37 @@ pub enum OutputShuffle {
         /// Rows per range.
         target_rows: u64,
     },
+}
+
+/// Where the rows of a stage are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutputMode {
+    /// With the process that made them.
+    #[default]
+    LocalStorage,
+    /// In durable storage, for the next stage.
+    DurableStorage,
+    /// In durable storage, as pages of the result.
+    QueryResults {
+        /// Rows of a page.
+        rows_per_page: u64,
+    },
+}
+
+impl OutputMode {
+    /// The word in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OutputMode::LocalStorage => "localStorage",
+            OutputMode::DurableStorage => "durableStorage",
+            OutputMode::QueryResults { .. } => "durableStorageQueryResults",
+        }
+    }
+
+    /// The rows outlive the process that made them.
+    pub fn is_durable(self) -> bool {
+        self != OutputMode::LocalStorage
+    }
 }
 
 /// One stage.
@@ -77,6 +110,8 @@ pub struct StageSpec {
     pub aggregate: bool,
     /// Its output becomes segments.
     pub feeds_segments: bool,
+    /// Where its rows are kept.
+    pub output: OutputMode,
 }
 
 /// All stages of a statement, in order of their numbers.
@@ -89,6 +124,25 @@ pub struct StageGraph {
 }
 
 impl StageGraph {
+    /// Keeps the rows that stages hand on in durable storage.
+    pub fn make_durable(&mut self) {
+        for stage in &mut self.stages {
+            stage.output = OutputMode::DurableStorage;
+        }
+    }
+
+    /// Keeps the rows of the last stage as pages in durable storage.
+    pub fn page_results(&mut self, rows_per_page: u64) {
+        if let Some(last) = self.stages.last_mut() {
+            last.output = OutputMode::QueryResults { rows_per_page };
+        }
+    }
+
+    /// Some rows go to durable storage.
+    pub fn needs_durable_storage(&self) -> bool {
+        self.stages.iter().any(|stage| stage.output.is_durable())
+    }
+
     /// What the kernel must know of the stages; how they run is up to the caller.
     pub fn shape(&self) -> Shape {
         let stages = self
@@ -99,6 +153,7 @@ impl StageGraph {
                 sorts: stage.sorts(),
                 gathers_statistics: stage.gathers_statistics(),
                 writes_segments: stage.plan.is_none(),
+                durable: stage.output.is_durable(),
             })
             .collect();
         Shape {
@@ -132,10 +187,11 @@ impl StageSpec {
 
     /// Its output is sorted.
     pub fn sorts(&self) -> bool {
-        matches!(
-            self.shuffle,
-            Some(OutputShuffle::Sorted { .. } | OutputShuffle::Ranges { .. } | OutputShuffle::Chunks { .. })
-        )
+        match &self.shuffle {
+            Some(OutputShuffle::Hash { keys, .. }) => !keys.is_empty(),
+            Some(OutputShuffle::Mix) | None => false,
+            Some(_) => true,
+        }
     }
 
     /// Boundaries are cut from key statistics.
@@ -150,9 +206,10 @@ impl StageSpec {
     pub fn exchange_shuffle(&self, partitions: u32) -> Option<Shuffle> {
         Some(match self.shuffle.as_ref()? {
             OutputShuffle::Mix => Shuffle::Mix,
-            OutputShuffle::Hash { columns } => Shuffle::Hash {
+            OutputShuffle::Hash { columns, keys } => Shuffle::Hash {
                 columns: columns.clone(),
                 partitions,
+                keys: keys.clone(),
             },
             OutputShuffle::Sorted { keys, limit } => Shuffle::Sort {
                 keys: keys.clone(),
@@ -187,7 +244,8 @@ impl StageSpec {
     pub fn shuffle_kind(&self) -> Option<&'static str> {
         Some(match self.shuffle.as_ref()? {
             OutputShuffle::Mix => "mix",
-            OutputShuffle::Hash { .. } => "hash",
+            OutputShuffle::Hash { keys, .. } if keys.is_empty() => "hash",
+            OutputShuffle::Hash { .. } => "hashLocalSort",
             _ => "globalSort",
         })
     }
@@ -200,13 +258,17 @@ impl StageSpec {
         };
         match self.shuffle.as_ref()? {
             OutputShuffle::Mix => report.r#type = "mix".to_owned(),
-            OutputShuffle::Hash { columns } => {
+            OutputShuffle::Hash { columns, keys } => {
                 report.r#type = "hash".to_owned();
                 report.partitions = Some(self.max_workers);
-                report.cluster_by = columns
-                    .iter()
-                    .map(|column| self.cluster_column(*column, false))
-                    .collect();
+                report.cluster_by = if keys.is_empty() {
+                    columns
+                        .iter()
+                        .map(|column| self.cluster_column(*column, false))
+                        .collect()
+                } else {
+                    self.cluster_by(keys)
+                };
             }
             OutputShuffle::Sorted { keys, limit } => {
                 report.r#type = "maxCount".to_owned();

@@ -22,7 +22,7 @@ pub(crate) use codec::{decode_schema, encode_schema};
 pub use counters::{ChannelProgress, StageCounters};
 pub use cut::{CutOptions, Destination, cut};
 pub use describe::{native_query_json, stages_json};
-pub use graph::{OutputShuffle, StageGraph, StageSpec};
+pub use graph::{OutputMode, OutputShuffle, StageGraph, StageSpec};
 pub use services::{WorkOrderServices, fault_error, make_cooperative, task_context};
 pub use source::{SegmentSlice, Source, SourceExec};
 pub(crate) use tables::columns as table_columns;

@@ -72,11 +72,15 @@ pub(crate) fn execute(
         }
         Source::Stage {
             merge,
+            interleaved,
             sources,
             partitions,
             ..
         } => {
             let keys = if *merge { ordering.to_vec() } else { Vec::new() };
+            if *interleaved && !keys.is_empty() && partitions.len() > 1 {
+                return merged_rows(keys, sources, partitions, schema, &services, counter);
+            }
             stage_rows(keys, sources, partitions, schema, &services, &counter, context)
         }
     }
@@ -301,6 +305,34 @@ fn stage_rows(
         })
         .try_flatten();
     Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), rows)))
+}
+
+/// Partitions that are sorted each for itself, as one.
+fn merged_rows(
+    keys: Vec<SortKey>,
+    sources: &[StageSource],
+    partitions: &[u32],
+    schema: &SchemaRef,
+    services: &Arc<WorkOrderServices>,
+    counter: Arc<ChannelProgress>,
+) -> Result<SendableRecordBatchStream> {
+    let request = ReadRequest {
+        schema: Arc::clone(schema),
+        sources: localized(&services.own_address, sources),
+        partition: 0,
+        order: ReadOrder::Keys,
+        keys,
+        counters: Arc::default(),
+    };
+    let count = move |partition: u32, batch: &RecordBatch| counter.batch(partition as usize, batch);
+    trilith_exchange::read_merged(
+        &services.exchange,
+        &services.flight_pool,
+        &request,
+        partitions,
+        count,
+    )
+    .map_err(external_error)
 }
 
 fn external_error(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {

@@ -59,6 +59,9 @@ pub enum Source {
         stage: StageNumber,
         /// Merge by the keys that the stage sorted by.
         merge: bool,
+        /// Partitions are sorted each for itself, and do not follow each other: all of them are merged.
+        #[serde(default)]
+        interleaved: bool,
         /// Every worker reads all of it.
         broadcast: bool,
         /// Where the outputs are; empty before assignment.

@@ -32,6 +32,9 @@ pub struct OrderSettings {
     pub remove_null_bytes: bool,
     /// Largest encoded row in bytes; above it `RowTooLarge`.
     pub max_frame_size_bytes: u64,
+    /// Output goes to durable storage, where it outlives this process.
+    #[serde(default)]
+    pub durable_output: bool,
 }
 
 /// One segment to write from one partition of the input stage.
@@ -77,6 +80,11 @@ pub struct SegmentSink {
 pub enum Sink {
     /// Kept in the exchange for the next stage, under this shuffle.
     Exchange(Shuffle),
+    /// Kept in durable storage as pages of a SELECT's result.
+    Pages {
+        /// Rows of a page.
+        rows_per_page: u64,
+    },
     /// Written as segments; the order has no plan.
     Segments(Box<SegmentSink>),
 }

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
+use datafusion::execution::disk_manager::DiskManagerBuilder;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use trilith_exchange::{PartitionRange, Shuffle};
+use tracing::warn;
+use trilith_exchange::{DurableArea, PageWriter, PartitionRange, Shuffle};
 use trilith_proto::fault::{CancelReason, Fault, FaultCode};
 use trilith_proto::id::WorkOrderId;
 use trilith_proto::pb::task as pb;
@@ -48,9 +51,9 @@ pub(crate) async fn run(
     boundaries: oneshot::Receiver<Arc<Vec<PartitionRange>>>,
     cancel: &CancellationToken,
 ) -> Result<(), Fault> {
-    let counters = Arc::new(StageCounters::default());
+    let counters = Arc::new(StageCounters::with_disk(config.exchange.disk(&order.id)));
     let warnings = Arc::new(ParseWarnings::new(order.settings.max_parse_exceptions));
-    let context = task_context(config, &order, &counters, &warnings, cancel);
+    let context = task_context(config, &order, &counters, &warnings, cancel)?;
     let mut running = Running {
         config,
         id: order.id,
@@ -65,6 +68,10 @@ pub(crate) async fn run(
     };
     let result = match (order.sink, order.plan) {
         (Sink::Segments(sink), None) => ingest::write_segments(&mut running, *sink).await,
+        (Sink::Pages { rows_per_page }, Some(plan)) => {
+            let plan = decode(plan, &running.context)?;
+            page_output(&mut running, plan, rows_per_page).await
+        }
         (Sink::Exchange(shuffle), Some(plan)) => {
             let plan = decode(plan, &running.context)?;
             shuffle_output(&mut running, plan, shuffle, &order.settings, boundaries).await
@@ -85,7 +92,7 @@ fn task_context(
     counters: &Arc<StageCounters>,
     warnings: &Arc<ParseWarnings>,
     cancel: &CancellationToken,
-) -> Arc<TaskContext> {
+) -> Result<Arc<TaskContext>, Fault> {
     let services = WorkOrderServices {
         exchange: Arc::clone(&config.exchange),
         flight_pool: Arc::clone(&config.flight_pool),
@@ -98,7 +105,16 @@ fn task_context(
         remove_null_bytes: order.settings.remove_null_bytes,
     };
     let session = SessionConfig::new().with_extension(Arc::new(services));
-    stage::task_context(order.id.to_string(), session, Arc::clone(&config.runtime_env))
+    // Files of the operators count as the task's.
+    let files = counters.disk().map(|disk| disk.operator_files());
+    let runtime = match files {
+        Some(files) => RuntimeEnvBuilder::from_runtime_env(&config.runtime_env)
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_temp_file_factory(files))
+            .build_arc()
+            .map_err(|error| fault_of(&error))?,
+        None => Arc::clone(&config.runtime_env),
+    };
+    Ok(stage::task_context(order.id.to_string(), session, runtime))
 }
 
 fn decode(plan: PlanSource, context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>, Fault> {
@@ -177,6 +193,17 @@ async fn shuffle_output(
     if let Some(output) = running.config.exchange.find(&running.id) {
         running.counters.shuffled(&output);
     }
+    if settings.durable_output {
+        let exchange = &running.config.exchange;
+        let written = exchange.make_durable(&running.id, running.cancel).await;
+        match written {
+            Ok(written) => running.counters.made_durable(&written),
+            Err(error) => {
+                running.take_back(DurableArea::Intermediate).await;
+                return Err(error.into());
+            }
+        }
+    }
     Ok(WorkerEvent::OutputReady {
         id: running.id.clone(),
         partition_rows,
@@ -184,7 +211,61 @@ async fn shuffle_output(
     })
 }
 
+/// Writes the rows of a SELECT as pages to durable storage.
+async fn page_output(
+    running: &mut Running<'_>,
+    plan: Arc<dyn ExecutionPlan>,
+    rows_per_page: u64,
+) -> Result<WorkerEvent, Fault> {
+    let plan = stage::make_cooperative(plan).map_err(|error| fault_of(&error))?;
+    let storage = Arc::clone(running.config.exchange.durable().map_err(Fault::from)?);
+    let mut pages = PageWriter::new(storage, running.id.clone(), plan.schema(), rows_per_page);
+    if let Err(fault) = write_pages(running, &plan, &mut pages).await {
+        pages.abort().await;
+        return Err(fault);
+    }
+    let written = pages.finish().await.map_err(Fault::from)?;
+    running.counters.paged(&written);
+    Ok(WorkerEvent::OutputReady {
+        id: running.id.clone(),
+        partition_rows: written.parts.iter().map(|page| page.rows).collect(),
+        segments: Vec::new(),
+    })
+}
+
+async fn write_pages(
+    running: &mut Running<'_>,
+    plan: &Arc<dyn ExecutionPlan>,
+    pages: &mut PageWriter,
+) -> Result<(), Fault> {
+    let partitions = plan.properties().output_partitioning().partition_count();
+    for partition in 0..partitions {
+        let mut stream = plan
+            .execute(partition, Arc::clone(&running.context))
+            .map_err(|error| fault_of(&error))?;
+        while let Some(batch) = running.cancellable(stream.next()).await? {
+            let batch = batch.map_err(|error| fault_of(&error))?;
+            running.counters.output(partition, &batch);
+            running
+                .cancellable(pages.write(&batch))
+                .await?
+                .map_err(Fault::from)?;
+            running.report(false).await;
+        }
+    }
+    Ok(())
+}
+
 impl Running<'_> {
+    /// Removes what a failed attempt wrote to durable storage.
+    async fn take_back(&self, area: DurableArea) {
+        if let Ok(storage) = self.config.exchange.durable()
+            && let Err(error) = storage.remove_attempt(area, &self.id).await
+        {
+            warn!(id = %self.id, %error, "files of a failed attempt remain until the task ends");
+        }
+    }
+
     /// Waits for something unless the order is cancelled first.
     pub(crate) async fn cancellable<F: Future>(&self, future: F) -> Result<F::Output, Fault> {
         tokio::select! {

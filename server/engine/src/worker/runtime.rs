@@ -51,6 +51,7 @@ pub(crate) fn localized(own_address: &str, sources: &[StageSource]) -> Vec<Stage
         .map(|source| StageSource {
             address: address(source),
             id: source.id.clone(),
+            durable: source.durable,
         })
         .collect()
 }

@@ -6,3 +6,7 @@ pub mod ticket;
 
 /// Request metadata with the secret that processes of one cluster share.
 pub const TOKEN_METADATA: &str = "x-trilith-token";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -15,6 +15,7 @@ use tracing::warn;
 use trilith_engine::controller::{Controller, ProcessId, heartbeat_interval};
 use trilith_engine::limits;
 use trilith_engine::worker::{WorkerCommand, wire};
+use trilith_exchange::DurableSettings;
 use trilith_proto::error::ApiError;
 use trilith_proto::pb::worker as pb;
 use trilith_proto::pb::worker::worker_service_server::WorkerService;
@@ -30,6 +31,8 @@ pub struct WorkerTerms {
     pub allow_http: Vec<String>,
     /// Where segments go.
     pub segment_directory: String,
+    /// Where outputs outlive their process.
+    pub durable: Option<DurableSettings>,
 }
 
 /// Serves worker processes.
@@ -81,6 +84,7 @@ impl WorkerService for Workers {
             .into());
         }
         let lease = self.controller.worker_lease();
+        let durable = self.terms.durable.clone().unwrap_or_default();
         let worker_id = uuid::Uuid::new_v4().to_string();
         self.registered.lock().insert(worker_id.clone(), request);
         Ok(Response::new(pb::RegisterResponse {
@@ -91,6 +95,8 @@ impl WorkerService for Workers {
             allow_local: self.terms.allow_local.clone(),
             allow_http: self.terms.allow_http.clone(),
             segment_directory: self.terms.segment_directory.clone(),
+            durable_storage: durable.url,
+            durable_storage_options: durable.options.into_iter().collect(),
         }))
     }
 

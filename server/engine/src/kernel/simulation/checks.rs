@@ -79,6 +79,16 @@ impl World {
         }
     }
 
+    /// What is complete and outlives its worker is not made again.
+    pub fn check_durable(&self, stage: usize, orders: &[Attempt]) {
+        let made = |order: &&Attempt| self.completed.contains(&(stage, order.worker));
+        let again = orders.iter().find(made);
+        assert!(
+            again.is_none() || !self.shape.stages[stage].durable,
+            "{again:?} of stage {stage} runs again, although its output is durable"
+        );
+    }
+
     /// No more stages are active than may be. Segments are allocated first, and a loss meanwhile may bring
     /// earlier stages back.
     pub fn check_concurrency(&self, stage: usize) {

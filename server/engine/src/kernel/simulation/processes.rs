@@ -191,12 +191,13 @@ impl World {
         };
         if let Some((from, source, partitions)) = work.sources.front().cloned() {
             let process = &self.processes[from];
-            if process.alive && process.paused_until > self.now {
+            let durable = self.durable.get(&source);
+            if durable.is_none() && process.alive && process.paused_until > self.now {
                 // It does not answer; nor does it refuse.
                 self.processes[index].running.insert(key, work);
                 return;
             }
-            let output = process.outputs.get(&source).filter(|_| process.alive);
+            let output = durable.or_else(|| process.outputs.get(&source).filter(|_| process.alive));
             let Some(output) = output else {
                 self.processes[index].running.insert(key, work);
                 let fault = Fault::worker_rpc_failed("w", "unreachable");
@@ -229,7 +230,11 @@ impl World {
                 let partition = self.random.below(partitions.len());
                 partitions[partition].push(row);
             }
-            self.processes[index].outputs.insert(key, partitions);
+            if self.shape.stages[key.0].durable {
+                self.durable.insert(key, partitions);
+            } else {
+                self.processes[index].outputs.insert(key, partitions);
+            }
         }
         let order = key.1;
         self.processes[index].step(key, HeldStep::OutputReady, Event::OutputReady { stage, order });
@@ -330,8 +335,11 @@ impl World {
             }
             return;
         }
-        if matches!(event, Event::OutputReady { .. }) && self.shape.stages[stage.0 as usize].writes_segments {
-            self.accepted.insert(order.worker, *order);
+        if matches!(event, Event::OutputReady { .. }) {
+            if self.shape.stages[stage.0 as usize].writes_segments {
+                self.accepted.insert(order.worker, *order);
+            }
+            self.completed.insert((stage.0 as usize, order.worker));
         }
         self.event(event);
     }

@@ -86,6 +86,7 @@ impl World {
             Action::Relaunch { stage, orders } => {
                 self.check_inputs(stage);
                 let stage = stage.0 as usize;
+                self.check_durable(stage, &orders);
                 self.pending.push(Pending::Relaunch {
                     stage,
                     orders,
@@ -135,6 +136,7 @@ impl World {
     }
 
     fn release(&mut self, stage: usize) {
+        self.durable.retain(|(owner, _), _| *owner != stage);
         let sent: Vec<Attempt> = self.sent[stage].values().copied().collect();
         for order in sent {
             let process = self.placed[order.worker.0 as usize].process;
@@ -438,11 +440,13 @@ impl World {
         let mut rows = Vec::new();
         for order in self.sent[last].values() {
             let process = &self.processes[self.placed[order.worker.0 as usize].process];
-            if process.connected && !process.is_awake(self.now) {
+            let durable = self.durable.get(&(last, *order));
+            if durable.is_none() && process.connected && !process.is_awake(self.now) {
                 return None;
             }
             let output = process.outputs.get(&(last, *order));
-            let Some(output) = output.filter(|_| process.is_awake(self.now)) else {
+            let output = durable.or_else(|| output.filter(|_| process.is_awake(self.now)));
+            let Some(output) = output else {
                 return Some(Err(Fault::worker_rpc_failed("worker", "unreachable")));
             };
             rows.extend(output.iter().flatten().copied());

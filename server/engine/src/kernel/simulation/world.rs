@@ -1,6 +1,6 @@
 //! What surrounds the kernel: time, processes, the controller's own work, the store, and bad luck.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::mpsc;
 use trilith_proto::fault::CancelReason;
@@ -49,6 +49,10 @@ pub struct World {
     /// What each attempt was told to read.
     pub reads: BTreeMap<Key, Vec<Key>>,
     pub pending: Vec<Pending>,
+    /// Rows by partition of outputs in durable storage, by the attempt that wrote them.
+    pub durable: BTreeMap<Key, Vec<Vec<Row>>>,
+    /// Orders whose output the kernel knows to be complete.
+    pub completed: BTreeSet<(usize, WorkerNumber)>,
     /// Segments in deep storage, by the attempt that wrote them.
     pub written: BTreeMap<Key, Vec<Row>>,
     /// Segments that the controller was told of, by worker.
@@ -70,6 +74,7 @@ pub struct World {
 fn random_shape(random: &mut Random, wide: bool) -> Shape {
     let count = if wide { 1 } else { 1 + random.below(4) };
     let publishes = random.one_in(2) && count > 1;
+    let durable = random.one_in(3);
     let mut unread: Vec<usize> = Vec::new();
     let stages = (0..count)
         .map(|index| {
@@ -92,6 +97,7 @@ fn random_shape(random: &mut Random, wide: bool) -> Shape {
                 sorts: gathers_statistics,
                 gathers_statistics,
                 writes_segments: publishes && is_last,
+                durable,
             }
         })
         .collect();
@@ -134,6 +140,8 @@ impl World {
             wanted,
             reads: BTreeMap::new(),
             pending: Vec::new(),
+            durable: BTreeMap::new(),
+            completed: BTreeSet::new(),
             written: BTreeMap::new(),
             accepted: BTreeMap::new(),
             store: Store::Running,
