@@ -3,7 +3,7 @@
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
-.PHONY: demo test soak lint bench clean
+.PHONY: demo test soak lint bench bench-memory clean
 
 # Builds, starts an embedded server, ingests the bundled Wikipedia edits, prints progress, report and rows.
 demo:
@@ -30,6 +30,11 @@ bench:
 	cargo build --locked --release -p trilith-node
 	python3 benches/run.py --trilith $(CARGO_TARGET_DIR)/release/trilith
 	python3 benches/scale.py --trilith $(CARGO_TARGET_DIR)/release/trilith
+
+# Jobs that are larger than the memory of the process: peak, time and spilled bytes of each. About half an hour.
+bench-memory:
+	cargo build --locked --release -p trilith-node
+	python3 benches/memory.py --trilith $(CARGO_TARGET_DIR)/release/trilith
 
 clean:
 	cargo clean

@@ -6,6 +6,7 @@ beforehand, and that the peak stays below the limit + 300 MB.
 
 import argparse
 import http.server
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 
-from run import DATA, peak_mb
+from run import DATA, PACKAGES, peak_mb, python
 
 MARGIN_MB = 300
 COMMENT = "a comment that is about as long as what people write below an edit, number "
@@ -133,7 +134,8 @@ class Server:
         error = report["status"].get("errorReport")
         found = error and error["error"]["errorCode"]
         if found != fault:
-            sys.exit(f"expected {fault or 'success'}, found {error}")
+            log = (self.directory / "log").read_text().splitlines()[-5:]
+            sys.exit("\n".join([f"expected {fault or 'success'}, found {error}", *log]))
         return task, seconds
 
     def spilled(self) -> int:
@@ -236,7 +238,7 @@ def order(server: Server, port: int, rows: int):
     sql = f'SELECT page, id, "comment" FROM wide WHERE id < {half} ORDER BY page, id'
     task, seconds = server.run(sql, {**CONTEXT, "selectDestination": "durableStorage", "rowsPerPage": 1_000_000})
     client = subprocess.run(
-        [sys.executable, __file__, "--read", server.grpc, task], stdout=subprocess.PIPE, check=True
+        [client_python(), __file__, "--read", server.grpc, task], stdout=subprocess.PIPE, check=True
     )
     found = json.loads(client.stdout)
     expect("rows read", [found["rows"], found["sum"], found["sorted"]], [half, half * (half - 1) // 2, True])
@@ -300,6 +302,14 @@ def many_columns(server: Server, port: int, rows: int):
     return seconds
 
 
+def client_python() -> str:
+    """An interpreter with pyarrow: this one, or one with the package from PyPI."""
+    if importlib.util.find_spec("pyarrow"):
+        return sys.executable
+    PACKAGES["pyarrow"] = "pyarrow"
+    return python(["pyarrow"])
+
+
 def read(address: str, task: str) -> None:
     """Streams the rows of a task and prints what they are."""
     import pyarrow.compute as compute
@@ -307,18 +317,17 @@ def read(address: str, task: str) -> None:
 
     client = flight.connect(f"grpc://{address}")
     started = time.perf_counter()
-    info = client.get_flight_info(flight.FlightDescriptor.for_path(task))
     rows = total = 0
     in_order, last = True, None
-    for endpoint in info.endpoints:
-        for chunk in client.do_get(endpoint.ticket):
-            batch = chunk.data
-            rows += batch.num_rows
-            total += compute.sum(batch.column("id")).as_py()
-            pages = batch.column("page")
-            ascending = compute.all(compute.less_equal(pages[:-1], pages[1:])).as_py() if len(pages) > 1 else True
-            in_order &= ascending and (last is None or last <= pages[0].as_py())
-            last = pages[-1].as_py()
+    # What GetTaskReport gives as the ticket of the results.
+    for chunk in client.do_get(flight.Ticket(json.dumps({"task": task}).encode())):
+        batch = chunk.data
+        rows += batch.num_rows
+        total += compute.sum(batch.column("id")).as_py()
+        pages = batch.column("page")
+        ascending = compute.all(compute.less_equal(pages[:-1], pages[1:])).as_py() if len(pages) > 1 else True
+        in_order &= ascending and (last is None or last <= pages[0].as_py())
+        last = pages[-1].as_py()
     found = {"rows": rows, "sum": total, "sorted": bool(in_order), "peak_mb": peak_mb(os.getpid())}
     print(json.dumps({**found, "seconds": time.perf_counter() - started}))
 
@@ -343,16 +352,18 @@ def main() -> None:
     print(f"memory limit {arguments.limit_mb} MB, {arguments.slots} slots, {arguments.rows} rows")
     with tempfile.TemporaryDirectory(dir=DATA) as directory:
         server = Server(arguments.trilith, directory, arguments.limit_mb, arguments.slots)
-        for name in arguments.cases:
-            server.reset_peak()
-            seconds = CASES[name](server, port, arguments.rows)
-            peak = peak_mb(server.process.pid)
-            verdict = "" if peak <= bound else f"  above {bound} MB"
-            failed += [name] if verdict else []
-            disk = server.disk / 1e6
-            print(f"  {name:<13} {seconds:7.1f} s  peak {peak:5.0f} MB  on disk {disk:6.0f} MB{verdict}", flush=True)
-            expect("files left in the spill directory", server.spilled(), 0)
-        server.stop()
+        try:
+            for name in arguments.cases:
+                server.reset_peak()
+                seconds = CASES[name](server, port, arguments.rows)
+                peak = peak_mb(server.process.pid)
+                verdict = "" if peak <= bound else f"  above {bound} MB"
+                failed += [name] if verdict else []
+                disk = server.disk / 1e6
+                print(f"  {name:<13} {seconds:7.1f} s  peak {peak:5.0f} MB  on disk {disk:6.0f} MB{verdict}", flush=True)
+                expect("files left in the spill directory", server.spilled(), 0)
+        finally:
+            server.stop()
     if failed:
         sys.exit(f"too much memory: {', '.join(failed)}")
 

@@ -364,23 +364,26 @@ impl Fault {
         }
     }
 
-    /// A step needs more memory than it can have.
+    /// A step needs more memory than it can have. `suggested`: bytes of a server that could do it, if known.
     pub fn not_enough_memory(
+        suggested: Option<u64>,
         server_memory: u64,
         usable: u64,
         workers: u32,
         threads: u32,
         advice: &str,
     ) -> Fault {
-        let own = json!({
-            "serverMemory": server_memory,
-            "usableMemory": usable,
-            "serverWorkers": workers,
-            "serverThreads": threads,
-        });
+        let mut own = Map::new();
+        if let Some(suggested) = suggested {
+            own.insert("suggestedServerMemory".to_owned(), suggested.into());
+        }
+        own.insert("serverMemory".to_owned(), server_memory.into());
+        own.insert("usableMemory".to_owned(), usable.into());
+        own.insert("serverWorkers".to_owned(), workers.into());
+        own.insert("serverThreads".to_owned(), threads.into());
         Fault::new(
             FaultCode::NotEnoughMemory,
-            own,
+            Value::Object(own),
             format!("Not enough memory: {usable} of {server_memory} bytes are usable. {advice}"),
         )
     }
@@ -403,6 +406,14 @@ impl Fault {
             "This server has no durable storage. Start it with --durable-storage file:///DIRECTORY or \
              s3://BUCKET/PREFIX, or leave out durableShuffleStorage and selectDestination.",
         )
+    }
+
+    /// The sides of joins that are kept in memory exceed what is set aside for them.
+    pub fn broadcast_tables_too_large(max_bytes: u64, advice: &str) -> Fault {
+        let own = json!({"maxBroadcastTablesSize": max_bytes});
+        let message =
+            format!("The side of a join that is kept in memory has more than {max_bytes} bytes. {advice}");
+        Fault::new(FaultCode::BroadcastTablesTooLarge, own, message)
     }
 
     /// The task's temporary space is used up.

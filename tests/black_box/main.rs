@@ -7,6 +7,7 @@ mod errors;
 mod faults;
 mod harness;
 mod ingest;
+mod memory;
 mod parallel;
 mod queries;
 mod retries;

@@ -25,6 +25,23 @@ pub const VERBOSE_PARSE_WARNINGS_MAX: u64 = 5;
 pub const WORKER_QUEUE_CAPACITY: usize = 1_024;
 /// Events in flight to one running task.
 pub const TASK_QUEUE_CAPACITY: usize = 4_096;
+/// Share of `--memory-limit`, in percent, for sides of joins that are kept in memory, over all slots of a process.
+/// Beyond it a join is sorted; `BroadcastTablesTooLarge` if it cannot be.
+pub const JOIN_BUILD_PERCENT: u64 = 20;
+/// Bytes of `--memory-limit` that a slot needs for any stage; below it `NotEnoughMemory`.
+pub const SLOT_BYTES_MIN: u64 = 8 << 20;
+/// One part in this many of a slot's memory is set aside for merging what a sort spilled, within these bounds.
+pub const MERGE_PART: u64 = 16;
+/// Rows of a batch: one for so many bytes of a slot's memory, at most. A merge holds a batch of each part.
+pub const BATCH_PART: u64 = 8 << 10;
+/// Least bytes set aside for a merge.
+pub const MERGE_BYTES_MIN: u64 = 1 << 20;
+/// Most bytes set aside for a merge.
+pub const MERGE_BYTES_MAX: u64 = 10 << 20;
+/// Bytes of encoded rows that are worth a row group of their own.
+pub const ROW_GROUP_BYTES_MIN: u64 = 4 << 20;
+/// Bytes of encoded rows that a segment writer collects at most.
+pub const ROW_GROUP_BYTES_MAX: u64 = 128 << 20;
 /// Names that no stored column may have; `ColumnNameRestricted`.
 pub const RESERVED_COLUMNS: [&str; 2] = ["__boost", "__bucket"];
 /// Files that one worker of a stage may read; above it `TooManyInputFiles`.

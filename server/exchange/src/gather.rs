@@ -11,12 +11,15 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::error::ExchangeError;
+use crate::memory::value_bytes;
 use crate::output::{Content, StageOutput};
 use crate::run::Run;
 use crate::shuffle::SortKey;
 
-/// Rows of an output batch.
+/// Rows of an output batch, at most.
 const BATCH_ROWS: usize = 16_384;
+/// Bytes of an output batch, about.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Rows whose keys are copied together at a time.
 const KEY_ROWS: usize = 65_536;
 /// Different values of a column that still get a number each.
@@ -97,7 +100,11 @@ impl Gathered {
         keys: Vec<SortKey>,
         memory: MemoryReservation,
     ) -> BoxStream<'static, Result<RecordBatch, ExchangeError>> {
+        let bytes: usize = self.batches.iter().map(value_bytes).sum();
+        let rows: usize = self.batches.iter().map(RecordBatch::num_rows).sum();
+        let row_bytes = bytes.div_ceil(rows.max(1)).max(1);
         let state = Emit {
+            batch_rows: (BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS),
             gathered: self,
             schema,
             keys,
@@ -165,6 +172,7 @@ struct Emit {
     schema: SchemaRef,
     keys: Vec<SortKey>,
     order: Option<Vec<u32>>,
+    batch_rows: usize,
     next: usize,
     _memory: MemoryReservation,
 }
@@ -175,7 +183,7 @@ impl Emit {
             Some(order) => order,
             None => self.gathered.order(&self.schema, &self.keys)?,
         };
-        let end = (self.next + BATCH_ROWS).min(order.len());
+        let end = (self.next + self.batch_rows).min(order.len());
         let indices: Vec<(usize, usize)> = order
             .get(self.next..end)
             .unwrap_or(&[])

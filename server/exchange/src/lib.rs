@@ -27,10 +27,12 @@ pub use durable::{DurableArea, DurableSettings, DurableStorage, PageWriter, Part
 pub use error::ExchangeError;
 pub use flight::client::FlightPool;
 pub use keys::decode_key;
+pub use memory::value_bytes;
 pub use output::StageOutput;
 pub use read::{ReadCounters, ReadRequest, read, read_merged};
 pub use registry::{Exchange, ExchangeConfig, ExchangeStats};
 pub use shuffle::{Bucket, ReadOrder, Shuffle, SortKey, StageSource};
+pub use sizes::batch_rows;
 pub use statistics::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
 pub use writer::{OutputSummary, OutputWriter};
 

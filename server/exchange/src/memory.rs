@@ -75,7 +75,7 @@ impl Drop for HeldMemory {
 }
 
 /// Bytes of the values of a batch, without what its buffers hold beyond them.
-pub(crate) fn value_bytes(batch: &RecordBatch) -> usize {
+pub fn value_bytes(batch: &RecordBatch) -> usize {
     batch
         .columns()
         .iter()

@@ -17,9 +17,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::error::ExchangeError;
 use crate::shuffle::SortKey;
-
-/// Rows of merged batches.
-const BATCH_ROWS: usize = 8_192;
+use crate::sizes::batch_rows;
 
 /// Rows of several streams that are each sorted by `keys`, in that order. Rows that tie come from the earlier stream
 /// first. Holds one block of every stream.
@@ -39,7 +37,7 @@ pub(crate) fn merge(
         .with_schema(Arc::clone(schema))
         .with_expressions(&ordering)
         .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0))
-        .with_batch_size(BATCH_ROWS)
+        .with_batch_size(batch_rows(schema.fields().len()))
         .with_reservation(MemoryConsumer::new("exchange merge").register(&pool))
         .with_round_robin_tie_breaker(false)
         .build()?;

@@ -10,6 +10,18 @@ const VALUE_BYTES_PER_WEIGHT: u32 = 1_000;
 /// A row of this many bytes adds 1 to its weight.
 const ROW_BYTES_PER_WEIGHT: u32 = 2_000;
 
+/// Values of a batch, about.
+const BATCH_VALUES: usize = 256 * 1024;
+/// Rows of a batch, at most.
+pub(crate) const BATCH_ROWS: usize = 8_192;
+/// Rows of a batch, at least.
+const BATCH_ROWS_MIN: usize = 64;
+
+/// Rows of a batch of so many columns.
+pub fn batch_rows(columns: usize) -> usize {
+    (BATCH_VALUES / columns.max(1)).clamp(BATCH_ROWS_MIN, BATCH_ROWS)
+}
+
 /// What a batch says about the sizes of its rows.
 pub(crate) struct RowSizes {
     /// Bytes of the largest row.

@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of a line: more would not fit into memory beside everything else.
+pub(crate) const LINE_BYTES_MAX: usize = 128 << 20;
 /// Blocks between the decompressing thread and the parser.
 const QUEUED_BLOCKS: usize = 3;
 
@@ -184,6 +186,9 @@ impl<'scope> Lines<'scope> {
             }
             let read = block.len() as u64;
             let Some(last) = memchr::memrchr(b'\n', &block) else {
+                if self.carry.len() + block.len() > LINE_BYTES_MAX {
+                    return Err(wrong(io::ErrorKind::FileTooLarge.into()));
+                }
                 self.carry.extend_from_slice(&block);
                 self.blocks.recycle(block);
                 if !each(&[], read)? {

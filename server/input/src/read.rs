@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use trilith_proto::fault::Fault;
 
-use crate::blocks::{Blocks, Compression, Lines};
+use crate::blocks::{Blocks, Compression, LINE_BYTES_MAX, Lines};
 use crate::columns::{BadTime, Column, NullByte, Value};
 use crate::delimited;
 use crate::fetch;
@@ -24,6 +24,10 @@ use crate::ranges::{self, ByteRange};
 use crate::spec::{Delimited, ExternSpec, Format, Source};
 use crate::splits::Split;
 
+/// Bytes of text of a batch: records may be large.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a line that a message quotes.
+const QUOTED_BYTES: usize = 4 * 1024;
 pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// Told of every record that cannot be parsed.
@@ -31,6 +35,9 @@ pub trait WarningSink: Send + Sync {
     /// Counts a parse error; an error means stop now. `message` is dear to make in the middle of a file: the
     /// numbers of line and record are counted from its beginning.
     fn parse_error(&self, message: &dyn Fn() -> String) -> Result<(), Fault>;
+
+    /// Hears of each record that is larger than all before it, beyond `ReadOptions::large_record_bytes`.
+    fn large_record(&self, _bytes: u64, _place: &dyn Fn() -> String) {}
 }
 
 /// For reading what others report.
@@ -68,6 +75,8 @@ pub struct ReadOptions {
     pub batch_rows: usize,
     /// Drop byte 0 from text instead of failing.
     pub remove_null_bytes: bool,
+    /// A larger record is reported to the sink.
+    pub large_record_bytes: u64,
     /// Stops a download.
     pub cancel: CancellationToken,
 }
@@ -77,6 +86,7 @@ impl Default for ReadOptions {
         ReadOptions {
             batch_rows: 8_192,
             remove_null_bytes: false,
+            large_record_bytes: u64::MAX,
             cancel: CancellationToken::new(),
         }
     }
@@ -158,7 +168,9 @@ impl Reading<'_> {
             schema: Arc::new(schema),
             columns,
             pending: 0,
+            pending_bytes: 0,
             batch_rows: options.batch_rows.max(1),
+            largest: options.large_record_bytes,
             position,
             before: OnceCell::new(),
             path: path_text(self.split),
@@ -198,6 +210,11 @@ impl Reading<'_> {
 
     fn broken(&self, error: &std::io::Error) -> Fault {
         let path = path_text(self.split).unwrap_or_else(|| "inline data".to_owned());
+        if error.kind() == std::io::ErrorKind::FileTooLarge {
+            let mut fault = Fault::row_too_large(LINE_BYTES_MAX as u64);
+            fault.message = format!("{path} has a line of more than {LINE_BYTES_MAX} bytes.");
+            return fault;
+        }
         Fault::cannot_parse(format!("cannot read {path}: {error}"))
     }
 
@@ -291,6 +308,11 @@ impl Reading<'_> {
     }
 }
 
+/// The beginning of a line.
+fn quoted(line: &str) -> &str {
+    &line[..line.floor_char_boundary(QUOTED_BYTES)]
+}
+
 fn path_text(split: &Split) -> Option<String> {
     match split {
         Split::Inline => None,
@@ -320,7 +342,9 @@ struct Rows<'a> {
     schema: SchemaRef,
     columns: Vec<Column>,
     pending: usize,
+    pending_bytes: usize,
     batch_rows: usize,
+    largest: u64,
     position: &'a mut Position,
     /// Position in the file where this split begins, if it was needed.
     before: OnceCell<Position>,
@@ -349,7 +373,7 @@ impl Rows<'_> {
             loop {
                 match scanner.record(line, from, &mut values) {
                     Ok(end) => {
-                        if !self.row(&values, line)? {
+                        if !self.row(&values, line, end - from)? {
                             return Ok(false);
                         }
                         from = json::skip_space(line.as_bytes(), end);
@@ -404,7 +428,7 @@ impl Rows<'_> {
                     },
                 )
                 .collect();
-            if !self.row(&values, line)? {
+            if !self.row(&values, line, line.len())? {
                 return Ok(false);
             }
         }
@@ -419,11 +443,20 @@ impl Rows<'_> {
         }
     }
 
-    fn row(&mut self, values: &[Value<'_>], line: &str) -> Result<bool, Fault> {
+    /// `bytes`: size of the record as text.
+    fn row(&mut self, values: &[Value<'_>], line: &str, bytes: usize) -> Result<bool, Fault> {
+        if bytes as u64 > self.largest {
+            self.largest = bytes as u64;
+            self.warnings.large_record(self.largest, &|| self.place());
+        }
         for (column, value) in self.columns.iter().zip(values) {
             if let Err(BadTime(text)) = column.check(*value) {
                 self.warnings.parse_error(&|| {
-                    format!("Timestamp[{text}] is unparseable! Event: {line}{}", self.place())
+                    format!(
+                        "Timestamp[{text}] is unparseable! Event: {}{}",
+                        quoted(line),
+                        self.place()
+                    )
                 })?;
                 return Ok(true);
             }
@@ -437,7 +470,8 @@ impl Rows<'_> {
         }
         self.position.records += 1;
         self.pending += 1;
-        if self.pending < self.batch_rows {
+        self.pending_bytes += bytes;
+        if self.pending < self.batch_rows && self.pending_bytes < BATCH_BYTES {
             Ok(true)
         } else {
             self.flush()
@@ -446,7 +480,7 @@ impl Rows<'_> {
 
     fn bad_line(&self, line: &str) -> Result<(), Fault> {
         self.warnings
-            .parse_error(&|| format!("Unable to parse row [{line}]{}", self.place()))
+            .parse_error(&|| format!("Unable to parse row [{}]{}", quoted(line), self.place()))
     }
 
     fn null_byte(&self, column: usize) -> Fault {
@@ -483,6 +517,7 @@ impl Rows<'_> {
             .rows
             .fetch_add(self.pending as u64, Ordering::Relaxed);
         self.pending = 0;
+        self.pending_bytes = 0;
         Ok((self.emit)(batch).is_continue())
     }
 }

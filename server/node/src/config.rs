@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
 use trilith_exchange::DurableSettings;
+
+use crate::machine;
 
 const LEASE_DEFAULT: Duration = Duration::from_secs(5);
 const LEASE_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
@@ -41,7 +43,8 @@ pub struct ServerOptions {
     /// Host that `http` input may read although its address is not public; may be given several times.
     #[arg(long, value_name = "HOST")]
     pub allow_http: Vec<String>,
-    /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine].
+    /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine or
+    /// control group].
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
     /// How long a worker process may be silent before its work is given to others, for example 5s or 800ms; it
@@ -74,7 +77,8 @@ pub struct WorkerOptions {
     /// Work orders that run at a time [default: cores].
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
-    /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine].
+    /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine or
+    /// control group].
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
     /// Files that one task may have in this process, in bytes or with KB, MB, GB [default: no limit].
@@ -203,16 +207,11 @@ pub fn durable_settings(options: &ServerOptions) -> Result<Option<DurableSetting
     Ok(Some(settings.with_environment(std::env::vars())))
 }
 
-/// Cores of the machine.
-pub fn cores() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
-}
-
 /// Bytes of a memory limit.
 pub fn memory_limit(text: Option<&str>) -> Result<u64, ConfigError> {
     match text {
         Some(text) => parse_size(text).ok_or_else(|| ConfigError::Size(text.to_owned())),
-        None => Ok(machine_memory() / 10 * 6),
+        None => Ok(machine::memory_bytes() / 10 * 6),
     }
 }
 
@@ -234,23 +233,6 @@ fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(factor).filter(|bytes| *bytes > 0)
-}
-
-/// Memory that this process may use: that of its control group, else of the machine.
-fn machine_memory() -> u64 {
-    const UNKNOWN: u64 = 4 << 30;
-    let group = std::fs::read_to_string(Path::new("/sys/fs/cgroup/memory.max"))
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok());
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kilobytes * 1024)
-    });
-    match (group, machine) {
-        (Some(group), Some(machine)) => group.min(machine),
-        (group, machine) => group.or(machine).unwrap_or(UNKNOWN),
-    }
 }
 
 #[cfg(test)]

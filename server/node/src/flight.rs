@@ -13,7 +13,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status, Streaming};
 use trilith_engine::controller::{Controller, ResultTicket};
-use trilith_engine::worker::{WorkerConfig, fault_of};
+use trilith_engine::worker::{MemoryBounds, WorkerConfig, fault_of};
 use trilith_exchange::flight::serve::{check_token, do_get};
 use trilith_proto::error::ApiError;
 use trilith_proto::id::TaskId;
@@ -59,10 +59,10 @@ impl Flight {
 }
 
 /// Batches as Flight messages, the schema first.
-fn encode(rows: SendableRecordBatchStream) -> Answer<FlightData> {
+fn encode(rows: SendableRecordBatchStream, memory: MemoryBounds) -> Answer<FlightData> {
     let schema = rows.schema();
-    let rows = rows.map_err(|error| {
-        let fault = fault_of(&error);
+    let rows = rows.map_err(move |error| {
+        let fault = fault_of(&error, &memory);
         FlightError::from(Status::from(ApiError::from(&fault)))
     });
     FlightDataEncoderBuilder::new()
@@ -94,7 +94,8 @@ impl FlightService for Flight {
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         let bytes = &request.get_ref().ticket;
         if let Some(ticket) = ResultTicket::decode(bytes) {
-            return Ok(Response::new(encode(self.results(&ticket).await?)));
+            let rows = self.results(&ticket).await?;
+            return Ok(Response::new(encode(rows, self.worker.memory)));
         }
         check_token(request.metadata(), Some(&self.token))?;
         let rows = do_get(&self.worker.exchange, &self.worker.flight_pool, bytes).await?;

@@ -3,6 +3,8 @@
 pub mod config;
 pub mod demo;
 mod flight;
+mod machine;
+mod memory_pool;
 mod parts;
 pub mod server;
 mod services;

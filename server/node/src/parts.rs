@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use trilith_engine::worker::WorkerConfig;
+use trilith_engine::worker::{MemoryBounds, WorkerConfig};
 use trilith_exchange::{DurableSettings, DurableStorage, Exchange, ExchangeConfig, FlightPool};
 use trilith_input::Policy;
 
-/// Memory consumers that an error names.
-const NAMED_CONSUMERS: usize = 5;
+use crate::machine;
+use crate::memory_pool::ProcessPool;
 
 /// Why a process does not start.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -20,9 +20,20 @@ pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessLimits {
     /// Memory of operators and stage outputs.
-    pub memory_bytes: u64,
+    pub memory: MemoryBounds,
     /// Files of one task; none without a limit.
     pub task_disk_bytes: Option<u64>,
+}
+
+/// Bounds of this process. A server that leaves all work to worker processes still answers queries, one at a time
+/// for this purpose.
+pub fn memory_bounds(limit_bytes: u64, slots: u32) -> MemoryBounds {
+    MemoryBounds {
+        limit_bytes,
+        machine_bytes: machine::memory_bytes(),
+        slots: slots.max(1),
+        threads: machine::cores(),
+    }
 }
 
 /// Builds the shared parts of a process.
@@ -35,11 +46,7 @@ pub fn worker_config(
     token: &str,
     durable: Option<&DurableSettings>,
 ) -> Result<WorkerConfig, StartError> {
-    let consumers = std::num::NonZeroUsize::new(NAMED_CONSUMERS).ok_or("no consumers to name")?;
-    let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(
-        FairSpillPool::new(limits.memory_bytes as usize),
-        consumers,
-    ));
+    let pool: Arc<dyn MemoryPool> = Arc::new(ProcessPool::new(limits.memory.limit_bytes as usize));
     let spill = data_dir.join("spill");
     let operators = spill.join("operators");
     // Of statements that run at once; what an earlier process left is of no use.
@@ -58,7 +65,7 @@ pub fn worker_config(
     // Half for what stages hand to each other, the rest for what runs.
     let exchange = Exchange::new(ExchangeConfig {
         spill_directory: spill.join("exchange"),
-        memory_limit_bytes: limits.memory_bytes / 2,
+        memory_limit_bytes: limits.memory.limit_bytes / 2,
         task_disk_limit_bytes: limits.task_disk_bytes,
         pool,
         durable: durable.map(DurableStorage::open).transpose()?.map(Arc::new),
@@ -67,6 +74,7 @@ pub fn worker_config(
         exchange: Arc::new(exchange),
         flight_pool: Arc::new(FlightPool::new(Some(token))?),
         runtime_env,
+        memory: limits.memory,
         policy: Arc::new(policy),
         segment_directory: segment_directory.to_owned(),
         own_address,

@@ -23,9 +23,10 @@ use trilith_proto::pb::query::query_service_server::QueryServiceServer;
 use trilith_proto::pb::task::task_service_server::TaskServiceServer;
 use trilith_proto::pb::worker::worker_service_server::WorkerServiceServer;
 
-use crate::config::{ServerOptions, cores, durable_settings, memory_limit, task_disk_limit};
+use crate::config::{ServerOptions, durable_settings, memory_limit, task_disk_limit};
 use crate::flight::Flight;
-use crate::parts::{ProcessLimits, StartError, worker_config};
+use crate::machine::cores;
+use crate::parts::{ProcessLimits, StartError, memory_bounds, worker_config};
 use crate::services::{Datasources, Queries, Tasks, WorkerTerms, Workers};
 
 const HTTP_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8888);
@@ -111,8 +112,9 @@ async fn start_controller(
         allow_http: options.allow_http.clone(),
         ..Policy::default()
     };
+    let slots = options.worker_slots.unwrap_or_else(cores);
     let bounds = ProcessLimits {
-        memory_bytes: memory_limit(options.memory_limit.as_deref())?,
+        memory: memory_bounds(memory_limit(options.memory_limit.as_deref())?, slots),
         task_disk_bytes: task_disk_limit(options.task_disk_limit.as_deref())?,
     };
     let own = addresses.grpc.to_string();
@@ -120,7 +122,6 @@ async fn start_controller(
     let worker = worker_config(data_dir, &segments, bounds, policy, own, token, durable)?;
     let directory = data_dir.to_owned();
     let lease = options.worker_lease()?;
-    let slots = options.worker_slots.unwrap_or_else(cores);
     let task_start_timeout = options.task_start_timeout_s.map_or(
         Duration::from_millis(limits::TASK_START_TIMEOUT_MS as u64),
         |seconds| Duration::from_secs(seconds.into()),

@@ -19,9 +19,10 @@ use trilith_input::Policy;
 use trilith_proto::pb::worker as pb;
 use trilith_proto::pb::worker::worker_service_client::WorkerServiceClient;
 
-use crate::config::{WorkerOptions, cores, memory_limit, task_disk_limit};
+use crate::config::{WorkerOptions, memory_limit, task_disk_limit};
 use crate::flight::Flight;
-use crate::parts::{ProcessLimits, StartError, worker_config};
+use crate::machine::cores;
+use crate::parts::{ProcessLimits, StartError, memory_bounds, worker_config};
 use crate::server::incoming;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ pub async fn run(
     let address = listener.local_addr()?;
     let slots = options.slots.unwrap_or_else(cores).max(1);
     let limits = ProcessLimits {
-        memory_bytes: memory_limit(options.memory_limit.as_deref())?,
+        memory: memory_bounds(memory_limit(options.memory_limit.as_deref())?, slots),
         task_disk_bytes: task_disk_limit(options.task_disk_limit.as_deref())?,
     };
     let uri = if options.server.contains("://") {

@@ -9,11 +9,14 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use crate::error::SegmentError;
 
 /// Rows of a row group: the unit of pruning, and what the writer holds encoded in memory.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
+/// Numbers of wider tables are written without dictionaries.
+const DICTIONARY_COLUMNS_MAX: usize = 256;
 const ROWS_PER_PAGE: usize = 20_000;
 
 /// Writes rows under a temporary name; the file appears when it is finished, or never.
@@ -51,13 +54,24 @@ impl SegmentWriter {
             .map(|(key, value)| KeyValue::new(key, value))
             .collect();
         let level = ZstdLevel::try_new(1).map_err(|error| SegmentError::parquet(&path, error))?;
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_data_page_row_count_limit(ROWS_PER_PAGE)
             .set_statistics_enabled(EnabledStatistics::Page)
-            .set_key_value_metadata(Some(metadata))
-            .build();
+            .set_key_value_metadata(Some(metadata));
+        if schema.fields().len() > DICTIONARY_COLUMNS_MAX {
+            // Each dictionary takes some 50 kB from its first value on; numbers gain little by it.
+            for field in schema
+                .fields()
+                .iter()
+                .filter(|field| field.data_type().is_primitive())
+            {
+                let column = ColumnPath::from(field.name().as_str());
+                properties = properties.set_column_dictionary_enabled(column, false);
+            }
+        }
+        let properties = properties.build();
         let file = File::create(&partial).map_err(|error| SegmentError::io(&partial, error))?;
         let writer = ArrowWriter::try_new(file, schema, Some(properties))
             .map_err(|error| SegmentError::parquet(&path, error))?;
@@ -75,6 +89,21 @@ impl SegmentWriter {
         match &mut self.writer {
             Some(writer) => writer
                 .write(batch)
+                .map_err(|error| SegmentError::parquet(&self.path, error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes that the rows of the unfinished row group hold in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.writer.as_ref().map_or(0, ArrowWriter::memory_size)
+    }
+
+    /// Writes the unfinished row group out.
+    pub fn flush(&mut self) -> Result<(), SegmentError> {
+        match &mut self.writer {
+            Some(writer) => writer
+                .flush()
                 .map_err(|error| SegmentError::parquet(&self.path, error)),
             None => Ok(()),
         }

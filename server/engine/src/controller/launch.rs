@@ -323,10 +323,16 @@ impl Controller {
                 .collect()
         };
         let rows: u64 = statistics.iter().map(|bucket| bucket.rows).sum();
-        let mut ranges =
-            tokio::task::spawn_blocking(move || cut_boundaries(&merge_statistics(statistics), target))
-                .await
-                .map_err(|error| Fault::unknown(error.to_string()))?;
+        let (buckets, mut ranges) = tokio::task::spawn_blocking(move || {
+            let merged = merge_statistics(statistics);
+            (merged.len() as u64, cut_boundaries(&merged, target))
+        })
+        .await
+        .map_err(|error| Fault::unknown(error.to_string()))?;
+        // Each worker counts its own time chunks; together they may have more.
+        if buckets > limits::BUCKETS_MAX {
+            return Err(Fault::too_many_buckets(limits::BUCKETS_MAX));
+        }
         let partitions_max = job
             .planned
             .context

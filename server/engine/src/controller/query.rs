@@ -9,7 +9,6 @@ use datafusion::error::Result;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
@@ -176,9 +175,12 @@ impl Controller {
             cancel: cancel.clone(),
             counters: Arc::new(StageCounters::default()),
             warnings: Arc::new(ParseWarnings::new(0)),
+            memory: self.worker_config.memory,
             remove_null_bytes: false,
+            max_frame_bytes: u64::MAX,
         };
-        let session = SessionConfig::new().with_extension(Arc::new(services));
+        let session = self.worker_config.memory.session(stage::widest(&plan));
+        let session = session.with_extension(Arc::new(services));
         let runtime = Arc::clone(&self.worker_config.runtime_env);
         let context = stage::task_context("query".to_owned(), session, runtime);
         execute_stream(stage::make_cooperative(plan)?, context)

@@ -11,7 +11,6 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
-use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use trilith_exchange::{ReadOrder, ReadRequest};
 use trilith_proto::error::ApiError;
@@ -90,7 +89,7 @@ impl Controller {
             .map_err(|error| io_fault(&partial, error))?;
         let context = stage::task_context(
             job.id.to_string(),
-            SessionConfig::new(),
+            self.worker_config.memory.session(schema.fields().len()),
             Arc::clone(&self.worker_config.runtime_env),
         );
         let mut row_count = 0;
@@ -108,7 +107,7 @@ impl Controller {
             let mut rows = trilith_exchange::read(&config.exchange, &config.flight_pool, &context, request)
                 .map_err(Fault::from)?;
             while let Some(batch) = rows.next().await {
-                let batch = batch.map_err(|error| crate::worker::fault_of(&error))?;
+                let batch = batch.map_err(|error| crate::worker::fault_of(&error, &config.memory))?;
                 row_count += batch.num_rows() as i64;
                 writer = tokio::task::spawn_blocking(move || writer.write(&batch).map(|()| writer))
                     .await

@@ -8,14 +8,16 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use base64::Engine as _;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::StreamExt;
 use trilith_exchange::{ReadOrder, ReadRequest};
 use trilith_proto::column;
 use trilith_proto::fault::Fault;
 use trilith_segment::{SegmentError, SegmentRecord, SegmentWriter};
 
+use crate::limits;
 use crate::stage;
-use crate::worker::{Running, SegmentSink, SegmentTarget, WorkerEvent, fault_of};
+use crate::worker::{Running, SegmentSink, SegmentTarget, WorkerEvent};
 
 /// Writes every segment of an order, one after the other.
 pub(crate) async fn write_segments(
@@ -23,6 +25,7 @@ pub(crate) async fn write_segments(
     sink: SegmentSink,
 ) -> Result<WorkerEvent, Fault> {
     let layout = Layout::new(&sink)?;
+    running.widen(layout.input.fields().len())?;
     let mut segments = Vec::with_capacity(sink.targets.len());
     for target in &sink.targets {
         segments.push(write_segment(running, &sink, &layout, target).await?);
@@ -101,6 +104,27 @@ fn segment_fault(error: SegmentError) -> Fault {
     Fault::from_error(&error)
 }
 
+/// Memory of a segment's unfinished row group.
+struct WriterMemory {
+    most: usize,
+    reservation: MemoryReservation,
+}
+
+impl WriterMemory {
+    /// Reserves what the writer holds; ends the row group when that is too much.
+    fn follow(&self, writer: &mut SegmentWriter) -> Result<(), Fault> {
+        let bytes = writer.memory_bytes();
+        let granted = bytes <= self.most && self.reservation.try_resize(bytes).is_ok();
+        if !granted && bytes >= limits::ROW_GROUP_BYTES_MIN as usize {
+            writer.flush().map_err(segment_fault)?;
+        }
+        if !granted {
+            self.reservation.resize(writer.memory_bytes());
+        }
+        Ok(())
+    }
+}
+
 async fn write_segment(
     running: &mut Running<'_>,
     sink: &SegmentSink,
@@ -132,12 +156,17 @@ async fn write_segment(
     let directory = &running.config.segment_directory;
     let mut writer = SegmentWriter::create(directory, &target.path, Arc::clone(&layout.schema), metadata)
         .map_err(segment_fault)?;
+    let held = WriterMemory {
+        most: running.config.memory.row_group_bytes(),
+        reservation: MemoryConsumer::new("segment writer").register(running.context.memory_pool()),
+    };
     while let Some(batch) = running.cancellable(rows.next()).await? {
-        let batch = batch.map_err(|error| fault_of(&error))?;
+        let batch = batch.map_err(|error| running.fault(&error))?;
         channel.batch(partition as usize, &batch);
         let started = Instant::now();
         let stored = layout.apply(&batch)?;
         writer.write(&stored).map_err(segment_fault)?;
+        held.follow(&mut writer)?;
         running.counters.segments().processed(batch.num_rows() as u64);
         running.counters.cpu("segmentGenerator", started.elapsed());
         running.report(false).await;

@@ -375,6 +375,12 @@ pub(crate) fn leaves(plan: &Arc<dyn ExecutionPlan>) -> Vec<&SourceExec> {
     }
 }
 
+/// Columns of the widest rows inside a plan.
+pub(crate) fn widest(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let below = plan.children().into_iter().map(widest).max().unwrap_or(0);
+    below.max(plan.schema().fields().len())
+}
+
 /// Names of the operators of a plan, outermost first.
 pub(crate) fn operators(plan: &Arc<dyn ExecutionPlan>) -> Value {
     let text = datafusion::physical_plan::displayable(plan.as_ref())

@@ -1,5 +1,6 @@
 //! Stages: DataFusion's physical plan cut at its exchanges, and what runs at each stage's leaves.
 
+mod adaptive;
 mod assign;
 mod codec;
 mod counters;
@@ -22,6 +23,7 @@ pub(crate) use codec::{decode_schema, encode_schema};
 pub use counters::{ChannelProgress, StageCounters};
 pub use cut::{CutOptions, Destination, cut};
 pub use describe::{native_query_json, stages_json};
+pub(crate) use graph::widest;
 pub use graph::{OutputMode, OutputShuffle, StageGraph, StageSpec};
 pub use services::{WorkOrderServices, fault_error, make_cooperative, task_context};
 pub use source::{SegmentSlice, Source, SourceExec};

@@ -101,6 +101,7 @@ fn external(
     let options = ReadOptions {
         batch_rows: context.session_config().batch_size(),
         remove_null_bytes: services.remove_null_bytes,
+        large_record_bytes: services.max_frame_bytes,
         cancel: services.cancel.clone(),
     };
     let handle = tokio::runtime::Handle::current();

@@ -21,11 +21,13 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::SessionConfig;
 use tokio_util::sync::CancellationToken;
 use trilith_exchange::{Exchange, FlightPool};
-use trilith_input::{Policy, WarningSink};
+use trilith_input::Policy;
 use trilith_proto::fault::Fault;
 
+use super::adaptive;
 use super::counters::StageCounters;
 use super::paced::PacedExec;
+use crate::worker::{MemoryBounds, ParseWarnings};
 
 /// Found by [`super::SourceExec`] as an extension of the session configuration.
 pub struct WorkOrderServices {
@@ -44,9 +46,13 @@ pub struct WorkOrderServices {
     /// Counters of the work order.
     pub counters: Arc<StageCounters>,
     /// Where parse errors go.
-    pub warnings: Arc<dyn WarningSink>,
+    pub warnings: Arc<ParseWarnings>,
+    /// How much memory the process may use.
+    pub memory: MemoryBounds,
     /// Drop byte 0 from strings instead of failing.
     pub remove_null_bytes: bool,
+    /// Largest row in bytes; readers remember larger records for the message of `RowTooLarge`.
+    pub max_frame_bytes: u64,
 }
 
 struct Functions {
@@ -111,6 +117,8 @@ pub fn task_context(id: String, session: SessionConfig, runtime_env: Arc<Runtime
 ///
 /// A join can make many rows of few, or look at many pairs without making any, and asks its inputs for
 /// nothing meanwhile: its output counts as work, and the input that streams by is handed out in pieces.
+///
+/// The side that is read first has a budget: see [`super::adaptive`].
 pub fn make_cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = plan.transform_up(|node| {
         let streams_right =
@@ -119,7 +127,7 @@ pub fn make_cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Executio
             (true, [left, right]) => {
                 let right = Arc::new(PacedExec::new(Arc::clone(right))) as Arc<dyn ExecutionPlan>;
                 let children = vec![Arc::clone(left), right];
-                replace_children_if_necessary(node, children)?
+                adaptive::wrap(replace_children_if_necessary(node, children)?)?
             }
             _ => node,
         };

@@ -1,18 +1,19 @@
 //! Runs work orders. The same code serves workers inside the server and `trilith worker` processes.
 
 mod held;
+mod memory;
 mod order;
 mod run;
 mod runtime;
 mod warnings;
 pub mod wire;
 
+pub use memory::{MemoryBounds, fault_of};
 pub use order::{
     HeldOrder, OrderSettings, PlanSource, SegmentSink, SegmentTarget, Sink, WorkOrder, WorkerCommand,
     WorkerEvent,
 };
 pub(crate) use run::Running;
-pub use run::fault_of;
 pub(crate) use runtime::localized;
 pub use runtime::{WorkerConfig, WorkerRuntime};
 pub use warnings::ParseWarnings;

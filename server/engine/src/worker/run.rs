@@ -8,17 +8,17 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use trilith_exchange::{DurableArea, PageWriter, PartitionRange, Shuffle};
-use trilith_proto::fault::{CancelReason, Fault, FaultCode};
+use trilith_proto::fault::{CancelReason, Fault};
 use trilith_proto::id::WorkOrderId;
 use trilith_proto::pb::task as pb;
 
 use super::held::OrderStatus;
+use super::memory::fault_of;
 use super::order::{OrderSettings, PlanSource, Sink, WorkOrder, WorkerEvent};
 use super::runtime::WorkerConfig;
 use super::warnings::ParseWarnings;
@@ -38,6 +38,7 @@ pub(crate) struct Running<'a> {
     pub counters: Arc<StageCounters>,
     pub warnings: Arc<ParseWarnings>,
     pub context: Arc<TaskContext>,
+    services: Arc<WorkOrderServices>,
     sequence: u64,
     reported: Instant,
 }
@@ -51,9 +52,11 @@ pub(crate) async fn run(
     boundaries: oneshot::Receiver<Arc<Vec<PartitionRange>>>,
     cancel: &CancellationToken,
 ) -> Result<(), Fault> {
+    config.memory.check_minimum()?;
     let counters = Arc::new(StageCounters::with_disk(config.exchange.disk(&order.id)));
     let warnings = Arc::new(ParseWarnings::new(order.settings.max_parse_exceptions));
-    let context = task_context(config, &order, &counters, &warnings, cancel)?;
+    let services = services(config, &order, &counters, &warnings, cancel);
+    let context = context(config, &order.id, &services, 1)?;
     let mut running = Running {
         config,
         id: order.id,
@@ -63,17 +66,20 @@ pub(crate) async fn run(
         counters,
         warnings,
         context,
+        services,
         sequence: 0,
         reported: Instant::now(),
     };
     let result = match (order.sink, order.plan) {
         (Sink::Segments(sink), None) => ingest::write_segments(&mut running, *sink).await,
         (Sink::Pages { rows_per_page }, Some(plan)) => {
-            let plan = decode(plan, &running.context)?;
+            let plan = running.decode(plan)?;
+            running.widen(stage::widest(&plan))?;
             page_output(&mut running, plan, rows_per_page).await
         }
         (Sink::Exchange(shuffle), Some(plan)) => {
-            let plan = decode(plan, &running.context)?;
+            let plan = running.decode(plan)?;
+            running.widen(stage::widest(&plan))?;
             shuffle_output(&mut running, plan, shuffle, &order.settings, boundaries).await
         }
         _ => Err(Fault::unknown(
@@ -86,14 +92,14 @@ pub(crate) async fn run(
     running.send(done).await
 }
 
-fn task_context(
+fn services(
     config: &WorkerConfig,
     order: &WorkOrder,
     counters: &Arc<StageCounters>,
     warnings: &Arc<ParseWarnings>,
     cancel: &CancellationToken,
-) -> Result<Arc<TaskContext>, Fault> {
-    let services = WorkOrderServices {
+) -> Arc<WorkOrderServices> {
+    Arc::new(WorkOrderServices {
         exchange: Arc::clone(&config.exchange),
         flight_pool: Arc::clone(&config.flight_pool),
         policy: Arc::clone(&config.policy),
@@ -101,40 +107,33 @@ fn task_context(
         own_address: config.own_address.clone(),
         cancel: cancel.clone(),
         counters: Arc::clone(counters),
-        warnings: Arc::clone(warnings) as _,
+        warnings: Arc::clone(warnings),
+        memory: config.memory,
         remove_null_bytes: order.settings.remove_null_bytes,
-    };
-    let session = SessionConfig::new().with_extension(Arc::new(services));
+        max_frame_bytes: order.settings.max_frame_size_bytes,
+    })
+}
+
+fn context(
+    config: &WorkerConfig,
+    id: &WorkOrderId,
+    services: &Arc<WorkOrderServices>,
+    columns: usize,
+) -> Result<Arc<TaskContext>, Fault> {
+    let session = config
+        .memory
+        .session(columns)
+        .with_extension(Arc::clone(services));
     // Files of the operators count as the task's.
-    let files = counters.disk().map(|disk| disk.operator_files());
+    let files = services.counters.disk().map(|disk| disk.operator_files());
     let runtime = match files {
         Some(files) => RuntimeEnvBuilder::from_runtime_env(&config.runtime_env)
             .with_disk_manager_builder(DiskManagerBuilder::default().with_temp_file_factory(files))
             .build_arc()
-            .map_err(|error| fault_of(&error))?,
+            .map_err(|error| fault_of(&error, &config.memory))?,
         None => Arc::clone(&config.runtime_env),
     };
-    Ok(stage::task_context(order.id.to_string(), session, runtime))
-}
-
-fn decode(plan: PlanSource, context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>, Fault> {
-    match plan {
-        PlanSource::Local(plan) => Ok(plan),
-        PlanSource::Encoded(bytes) => stage::decode_plan(&bytes, context).map_err(|error| fault_of(&error)),
-    }
-}
-
-/// The fault inside an error of DataFusion, or an unknown one with its text.
-pub fn fault_of(error: &DataFusionError) -> Fault {
-    if let Some(fault) = Fault::find(error) {
-        return fault.clone();
-    }
-    if let DataFusionError::ResourcesExhausted(_) = error.find_root() {
-        let message = "Not enough memory for the operators of this stage, although they spill to disk. \
-                       Start the process with a larger --memory-limit, or with fewer slots.";
-        return Fault::new(FaultCode::NotEnoughMemory, serde_json::json!({}), message);
-    }
-    Fault::unknown(trilith_sql::plain_message(error))
+    Ok(stage::task_context(id.to_string(), session, runtime))
 }
 
 async fn shuffle_output(
@@ -144,7 +143,7 @@ async fn shuffle_output(
     settings: &OrderSettings,
     boundaries: oneshot::Receiver<Arc<Vec<PartitionRange>>>,
 ) -> Result<WorkerEvent, Fault> {
-    let plan = stage::make_cooperative(plan).map_err(|error| fault_of(&error))?;
+    let plan = stage::make_cooperative(plan).map_err(|error| running.fault(&error))?;
     let gathers = shuffle.gathers_statistics();
     let mut writer = running
         .config
@@ -160,12 +159,14 @@ async fn shuffle_output(
     for partition in 0..partitions {
         let mut stream = plan
             .execute(partition, Arc::clone(&running.context))
-            .map_err(|error| fault_of(&error))?;
+            .map_err(|error| running.fault(&error))?;
         while let Some(batch) = running.cancellable(stream.next()).await? {
-            let batch = batch.map_err(|error| fault_of(&error))?;
+            let batch = batch.map_err(|error| running.fault(&error))?;
             running.counters.output(partition, &batch);
             let started = Instant::now();
-            writer.write(partition as u32, batch).map_err(Fault::from)?;
+            if let Err(error) = writer.write(partition as u32, batch) {
+                return Err(running.warnings.explained(error.into()));
+            }
             running.counters.cpu("sortOutput", started.elapsed());
             running.report(false).await;
         }
@@ -217,7 +218,7 @@ async fn page_output(
     plan: Arc<dyn ExecutionPlan>,
     rows_per_page: u64,
 ) -> Result<WorkerEvent, Fault> {
-    let plan = stage::make_cooperative(plan).map_err(|error| fault_of(&error))?;
+    let plan = stage::make_cooperative(plan).map_err(|error| running.fault(&error))?;
     let storage = Arc::clone(running.config.exchange.durable().map_err(Fault::from)?);
     let mut pages = PageWriter::new(storage, running.id.clone(), plan.schema(), rows_per_page);
     if let Err(fault) = write_pages(running, &plan, &mut pages).await {
@@ -242,9 +243,9 @@ async fn write_pages(
     for partition in 0..partitions {
         let mut stream = plan
             .execute(partition, Arc::clone(&running.context))
-            .map_err(|error| fault_of(&error))?;
+            .map_err(|error| running.fault(&error))?;
         while let Some(batch) = running.cancellable(stream.next()).await? {
-            let batch = batch.map_err(|error| fault_of(&error))?;
+            let batch = batch.map_err(|error| running.fault(&error))?;
             running.counters.output(partition, &batch);
             running
                 .cancellable(pages.write(&batch))
@@ -264,6 +265,26 @@ impl Running<'_> {
         {
             warn!(id = %self.id, %error, "files of a failed attempt remain until the task ends");
         }
+    }
+
+    fn decode(&self, plan: PlanSource) -> Result<Arc<dyn ExecutionPlan>, Fault> {
+        match plan {
+            PlanSource::Local(plan) => Ok(plan),
+            PlanSource::Encoded(bytes) => {
+                stage::decode_plan(&bytes, &self.context).map_err(|error| self.fault(&error))
+            }
+        }
+    }
+
+    /// Wide rows come in smaller batches.
+    pub(crate) fn widen(&mut self, columns: usize) -> Result<(), Fault> {
+        self.context = context(self.config, &self.id, &self.services, columns)?;
+        Ok(())
+    }
+
+    /// The fault that an error of the query engine stands for.
+    pub(crate) fn fault(&self, error: &DataFusionError) -> Fault {
+        fault_of(error, &self.config.memory)
     }
 
     /// Waits for something unless the order is cancelled first.

@@ -16,6 +16,7 @@ use trilith_input::Policy;
 use trilith_proto::id::{TaskId, WorkOrderId};
 
 use super::held::OrderStatus;
+use super::memory::MemoryBounds;
 use super::order::{HeldOrder, WorkOrder, WorkerCommand, WorkerEvent};
 use super::run;
 use crate::trace;
@@ -29,6 +30,8 @@ pub struct WorkerConfig {
     pub flight_pool: Arc<FlightPool>,
     /// Memory pool and spill directory of DataFusion's operators.
     pub runtime_env: Arc<RuntimeEnv>,
+    /// How much memory the process may use.
+    pub memory: MemoryBounds,
     /// What EXTERN may read.
     pub policy: Arc<Policy>,
     /// Root of deep storage.

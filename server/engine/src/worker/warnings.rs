@@ -1,4 +1,4 @@
-//! Parse errors of one work order: counted, the first few kept, too many stop the job.
+//! Warnings of one work order. Parse errors are counted, the first few kept, too many stop the job.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,10 @@ pub struct ParseWarnings {
     max: i64,
     count: AtomicU64,
     verbose: Mutex<Vec<Fault>>,
+    /// What `note` reported.
+    notices: Mutex<Vec<Fault>>,
+    /// The largest record that is larger than a row may be.
+    largest: Mutex<Option<String>>,
 }
 
 impl ParseWarnings {
@@ -22,12 +26,33 @@ impl ParseWarnings {
             max,
             count: AtomicU64::new(0),
             verbose: Mutex::new(Vec::new()),
+            notices: Mutex::new(Vec::new()),
+            largest: Mutex::new(None),
         }
     }
 
     /// Parse errors so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Reports something that is no parse error. The same is reported once.
+    pub fn note(&self, notice: Fault) {
+        let mut notices = self.notices.lock();
+        if !notices.contains(&notice) {
+            notices.push(notice.clone());
+            self.verbose.lock().push(notice);
+        }
+    }
+
+    /// Adds to `RowTooLarge` where the largest record stood.
+    pub fn explained(&self, mut fault: Fault) -> Fault {
+        if fault.code == FaultCode::RowTooLarge
+            && let Some(record) = &*self.largest.lock()
+        {
+            fault.message = format!("{} The largest record so far: {record}.", fault.message);
+        }
+        fault
     }
 
     /// Takes the verbose warnings that were not yet reported.
@@ -37,6 +62,10 @@ impl ParseWarnings {
 }
 
 impl WarningSink for ParseWarnings {
+    fn large_record(&self, bytes: u64, place: &dyn Fn() -> String) {
+        *self.largest.lock() = Some(format!("{bytes} bytes{}", place()));
+    }
+
     fn parse_error(&self, message: &dyn Fn() -> String) -> Result<(), Fault> {
         if self.max == 0 {
             return Err(Fault::cannot_parse(message()));
