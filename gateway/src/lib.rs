@@ -3,6 +3,7 @@
 mod body;
 mod coordinator;
 mod error;
+mod locks;
 mod render;
 mod sql;
 mod status;
@@ -55,6 +56,8 @@ pub fn router(client: Client) -> Router {
         .route("/druid/indexer/v1/waitingTasks", get(tasks::waiting))
         .route("/druid/indexer/v1/completeTasks", get(tasks::complete))
         .route("/druid/indexer/v1/taskStatus", post(tasks::statuses))
+        .route("/druid/indexer/v1/activeLocks", post(locks::active))
+        .route("/druid/indexer/v1/lockedIntervals/v2", post(locks::intervals))
         .route("/druid/v2/datasources", get(coordinator::datasources))
         .route("/druid/coordinator/v1/datasources", get(coordinator::datasources))
         .route(

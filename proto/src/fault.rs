@@ -330,6 +330,16 @@ impl Fault {
         Fault::new(FaultCode::InsertLockPreempted, json!({}), message)
     }
 
+    /// The locks were not free in time.
+    pub fn insert_lock_timeout(waited_ms: u64, holders: &[String]) -> Fault {
+        let message = format!(
+            "The task waited [{waited_ms}] ms for its locks on time chunks, which other tasks hold or asked for before: \
+             [{}]. Run the statement again when they have ended, or raise [taskLockTimeout] (milliseconds) in the query context.",
+            holders.join(", ")
+        );
+        Fault::new(FaultCode::InsertLockPreempted, json!({}), message)
+    }
+
     /// A string holds byte 0. Unknown details are left out.
     pub fn invalid_null_byte(
         source: Option<&str>,

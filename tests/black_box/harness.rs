@@ -316,3 +316,81 @@ pub fn stalled_source() -> (String, std::sync::mpsc::Receiver<()>) {
     });
     (url, heard)
 }
+
+/// An HTTP source of JSON that answers when it is told to. A request that waits is answered then as well.
+pub struct HeldSource {
+    pub url: String,
+    asked: std::sync::Arc<(std::sync::Mutex<(usize, bool)>, std::sync::Condvar)>,
+}
+
+impl HeldSource {
+    pub fn new(body: &str) -> HeldSource {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/held.json", listener.local_addr().unwrap());
+        let asked = std::sync::Arc::new((std::sync::Mutex::new((0, false)), std::sync::Condvar::new()));
+        let source = HeldSource {
+            url,
+            asked: std::sync::Arc::clone(&asked),
+        };
+        let body = body.to_owned();
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let (asked, body) = (std::sync::Arc::clone(&asked), body.clone());
+                std::thread::spawn(move || answer_when_told(stream, &asked, &body));
+            }
+        });
+        source
+    }
+
+    /// EXTERN of this source.
+    pub fn table(&self, signature: &str) -> String {
+        extern_json(&json!({"type": "http", "uris": [self.url]}), signature)
+    }
+
+    /// How often it was asked so far.
+    pub fn requests(&self) -> usize {
+        self.asked.0.lock().unwrap().0
+    }
+
+    /// Waits until somebody reads it.
+    pub async fn is_read(&self) {
+        let started = Instant::now();
+        while self.requests() == 0 {
+            assert!(started.elapsed() < PATIENCE, "nobody reads {}", self.url);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub fn release(&self) {
+        self.asked.0.lock().unwrap().1 = true;
+        self.asked.1.notify_all();
+    }
+}
+
+fn answer_when_told(
+    mut stream: std::net::TcpStream,
+    asked: &(std::sync::Mutex<(usize, bool)>, std::sync::Condvar),
+    body: &str,
+) {
+    use std::io::Write;
+    let mut head = Vec::new();
+    let mut byte = [0; 1];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let mut state = asked.0.lock().unwrap();
+    state.0 += 1;
+    while !state.1 {
+        state = asked.1.wait(state).unwrap();
+    }
+    drop(state);
+    let length = body.len();
+    // The reader may have gone.
+    let _gone = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+}

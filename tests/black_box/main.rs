@@ -7,6 +7,7 @@ mod errors;
 mod faults;
 mod harness;
 mod ingest;
+mod locks;
 mod memory;
 mod parallel;
 mod queries;

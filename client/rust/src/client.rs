@@ -182,6 +182,17 @@ impl Client {
             .ok_or_else(|| ApiError::internal("the server sent no report").into())
     }
 
+    /// Locks that tasks hold on a datasource.
+    pub async fn locks(&self, datasource: &str) -> Result<Vec<tasks::Lock>, ClientError> {
+        let request = || tasks::ListLocksRequest {
+            datasource: datasource.to_owned(),
+        };
+        let answer = self
+            .read(|| async { self.tasks().list_locks(request()).await })
+            .await?;
+        Ok(answer.locks)
+    }
+
     /// Follows a task until it ends.
     pub async fn watch(
         &self,

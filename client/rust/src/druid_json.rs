@@ -378,3 +378,27 @@ pub fn status_plus_json(task: &pb::Task) -> Value {
         "errorMsg": task.error_message,
     })
 }
+
+/// Druid's `TaskLock`.
+pub fn task_lock_json(lock: &pb::Lock) -> Value {
+    json!({
+        "granularity": "timeChunk",
+        "type": lock_type(lock),
+        "groupId": lock.task_id,
+        "dataSource": lock.datasource,
+        "interval": lock.interval,
+        "version": lock.version,
+        "priority": lock.priority,
+        "revoked": lock.revoked,
+    })
+}
+
+fn lock_type(lock: &pb::Lock) -> &'static str {
+    match lock.r#type() {
+        pb::LockType::Unspecified => "UNKNOWN",
+        pb::LockType::Exclusive => "EXCLUSIVE",
+        pb::LockType::Shared => "SHARED",
+        pb::LockType::Append => "APPEND",
+        pb::LockType::Replace => "REPLACE",
+    }
+}

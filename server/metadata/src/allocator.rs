@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use trilith_proto::interval::Interval;
-use trilith_segment::{SegmentRecord, ShardSpec, visible};
+use trilith_segment::ShardSpec;
+
+use crate::view::{SegmentView, VisibleSegment};
 
 /// What an append gets for one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,20 +18,14 @@ pub struct Allocation {
     pub shard_spec: ShardSpec,
 }
 
-/// Why an append gets nothing.
+/// The chunk overlaps segments of another granularity.
 #[derive(Debug, thiserror::Error)]
-pub enum AllocationError<E> {
-    /// The chunk overlaps segments of another granularity.
-    #[error("time chunk {wanted} overlaps segments of another granularity")]
-    Covered {
-        /// What was asked for.
-        wanted: Interval,
-        /// The coarser chunk that is there; none when it is finer.
-        allocated: Option<Interval>,
-    },
-    /// The segments of the datasource cannot be read.
-    #[error("segments cannot be read")]
-    Used(E),
+#[error("time chunk {wanted} overlaps segments of another granularity")]
+pub struct Covered {
+    /// What was asked for.
+    pub wanted: Interval,
+    /// The coarser chunk that is there; none when it is finer.
+    pub allocated: Option<Interval>,
 }
 
 /// Hands out partition numbers; those of unpublished segments are remembered until released.
@@ -38,33 +34,36 @@ pub struct Allocator {
     pending: Arc<Mutex<Pending>>,
 }
 
-/// By datasource, interval and version: (task, number).
-type Pending = BTreeMap<(String, Interval, String), Vec<(String, u32)>>;
+/// (task, number) by datasource, then by interval and version.
+type Pending = BTreeMap<String, BTreeMap<(Interval, String), Vec<(String, u32)>>>;
 
 impl Allocator {
     /// Places for the segments of a job: as many per chunk as asked for, in the order of `chunks`.
     ///
-    /// `load_used` reads the segments of the datasource. It is called while no other append can be given a
-    /// place, so that what it returns holds for all of them: whoever publishes afterwards is still pending.
-    /// `version` is for chunks that are empty. Blocking.
-    pub fn allocate_all<E>(
+    /// `current` gives the segments of the datasource. It is called while no other append can be given a place,
+    /// so that what it returns holds for all of them: whoever publishes afterwards is still pending.
+    /// `version` is for chunks that are empty; `joins_tombstones` says that an append to a chunk of tombstones
+    /// takes their version, as it must when a running REPLACE is to find it below its own.
+    pub fn allocate_all(
         &self,
         task: &str,
         datasource: &str,
         chunks: &[(Interval, usize)],
         version: &str,
-        load_used: impl FnOnce() -> Result<Vec<SegmentRecord>, E>,
-    ) -> Result<Vec<Allocation>, AllocationError<E>> {
+        joins_tombstones: bool,
+        current: impl FnOnce() -> Arc<SegmentView>,
+    ) -> Result<Vec<Allocation>, Covered> {
         let mut pending = self.pending.lock();
-        let used = load_used().map_err(AllocationError::Used)?;
-        let shown: Vec<&SegmentRecord> = visible(&used).into_iter().map(|(record, _)| record).collect();
+        let current = current();
         let mut allocations = Vec::new();
         for (chunk, count) in chunks {
-            let known = known_chunk(&pending, datasource, *chunk, &shown)?;
+            let known = known_chunk(&pending, datasource, *chunk, &current, joins_tombstones)?;
             // Rows appended after a tombstone must not be hidden by it: the chunk gets a new version.
             let (chunk_version, core, next) = known.unwrap_or_else(|| (version.to_owned(), 0, 0));
             let numbers = pending
-                .entry((datasource.to_owned(), *chunk, chunk_version.clone()))
+                .entry(datasource.to_owned())
+                .or_default()
+                .entry((*chunk, chunk_version.clone()))
                 .or_default();
             let given = numbers.iter().map(|(_, number)| number + 1).max().unwrap_or(0);
             for number in (next.max(given)..).take(*count) {
@@ -84,54 +83,54 @@ impl Allocator {
 
     /// Forgets what a task was given: it has published, or never will.
     pub fn release(&self, task: &str) {
-        self.pending.lock().retain(|_, numbers| {
-            numbers.retain(|(owner, _)| owner != task);
-            !numbers.is_empty()
+        self.pending.lock().retain(|_, chunks| {
+            chunks.retain(|_, numbers| {
+                numbers.retain(|(owner, _)| owner != task);
+                !numbers.is_empty()
+            });
+            !chunks.is_empty()
         });
     }
 }
 
 /// Version, core partitions and next number of a chunk that has rows, or will have some soon.
-fn known_chunk<E>(
+fn known_chunk(
     pending: &Pending,
     datasource: &str,
     chunk: Interval,
-    shown: &[&SegmentRecord],
-) -> Result<Option<(String, u32, u32)>, AllocationError<E>> {
-    let here: Vec<&&SegmentRecord> = shown
-        .iter()
-        .filter(|record| record.interval.overlaps(&chunk))
+    current: &SegmentView,
+    joins_tombstones: bool,
+) -> Result<Option<(String, u32, u32)>, Covered> {
+    let here: Vec<&VisibleSegment> = current.overlapping(chunk).collect();
+    let opened: Vec<(Interval, &String)> = pending
+        .get(datasource)
+        .into_iter()
+        .flat_map(|chunks| chunks.keys())
+        .filter(|(interval, _)| interval.overlaps(&chunk))
+        .map(|(interval, version)| (*interval, version))
         .collect();
-    let opened: Vec<(&Interval, &String)> = pending
-        .keys()
-        .filter(|(name, interval, _)| name == datasource && interval.overlaps(&chunk))
-        .map(|(_, interval, version)| (interval, version))
-        .collect();
-    let intervals = here
-        .iter()
-        .map(|record| record.interval)
-        .chain(opened.iter().map(|(interval, _)| **interval));
-    if let Some(other) = intervals.into_iter().find(|interval| *interval != chunk) {
+    let intervals = here.iter().map(|segment| segment.record.interval);
+    let mut intervals = intervals.chain(opened.iter().map(|(interval, _)| *interval));
+    if let Some(other) = intervals.find(|interval| *interval != chunk) {
         let allocated = other.contains(&chunk).then_some(other);
-        return Err(AllocationError::Covered {
+        return Err(Covered {
             wanted: chunk,
             allocated,
         });
     }
-    let rows: Vec<&&&SegmentRecord> = here.iter().filter(|record| !record.is_tombstone()).collect();
-    if let Some(record) = rows.first() {
-        let last = rows
-            .iter()
-            .map(|record| record.partition_number())
-            .max()
-            .unwrap_or(0);
-        return Ok(Some((
-            record.version.clone(),
-            record.shard_spec.core_partitions(),
-            last + 1,
-        )));
+    let behind = |segment: &&VisibleSegment| {
+        let record = &segment.record;
+        let numbers = here.iter().map(|segment| segment.record.partition_number());
+        let next = numbers.max().map_or(0, |last| last + 1);
+        (record.version.clone(), record.shard_spec.core_partitions(), next)
+    };
+    let joined = here
+        .iter()
+        .find(|segment| joins_tombstones || !segment.record.is_tombstone());
+    if let Some(place) = joined.map(behind) {
+        return Ok(Some(place));
     }
-    let newest_tombstone = here.iter().map(|record| &record.version).max();
+    let newest_tombstone = here.iter().map(|segment| &segment.record.version).max();
     let opened = opened.into_iter().map(|(_, version)| version).max();
     Ok(opened
         .filter(|version| newest_tombstone.is_none_or(|tombstone| *version > tombstone))

@@ -15,6 +15,12 @@ pub enum MetadataError {
     /// A segment with this id is published already.
     #[error("segment [{0}] exists already")]
     Conflict(String),
+    /// The locks of the task do not cover the segment.
+    #[error("the task holds no lock on the time chunk of segment [{0}]")]
+    NotLocked(String),
+    /// The change leaves more tombstones than this.
+    #[error("more than {0} tombstones")]
+    TooManyTombstones(usize),
     /// The store failed.
     #[error("metadata store: {0}")]
     Store(#[from] sled::Error),

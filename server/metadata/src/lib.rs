@@ -1,20 +1,26 @@
 //! Metadata: tasks, reports, segments, locks.
 
 mod allocator;
+mod change;
 mod error;
 mod locks;
 mod memory_store;
 mod records;
 mod sled_store;
 mod store;
+mod view;
 
-pub use allocator::{Allocation, AllocationError, Allocator};
+pub use allocator::{Allocation, Allocator, Covered};
+pub use change::{Append, Change, Replace};
 pub use error::MetadataError;
-pub use locks::{LockKind, LockLease, LockManager};
+pub use locks::{
+    ActiveLock, LockKind, LockLease, LockManager, LockOwner, LockRequest, PendingLock, PublishPermit,
+};
 pub use memory_store::MemoryStore;
 pub use records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState};
 pub use sled_store::SledStore;
 pub use store::MetadataStore;
+pub use view::{SegmentView, SegmentViews, UsedSegment, VisibleSegment};
 
 #[cfg(test)]
 mod tests;

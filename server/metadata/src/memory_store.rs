@@ -1,25 +1,26 @@
 //! A store without a disk, for tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use trilith_segment::SegmentRecord;
 
 use crate::error::MetadataError;
 use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, page};
 use crate::store::MetadataStore;
+use crate::view::{SegmentIndex, SegmentView, SegmentViews};
 
 /// Forgets everything when it is dropped.
 #[derive(Default)]
 pub struct MemoryStore {
     inner: Mutex<Inner>,
+    segments: SegmentIndex,
 }
 
 #[derive(Default)]
 struct Inner {
     tasks: BTreeMap<String, TaskRecord>,
     reports: BTreeMap<String, Vec<u8>>,
-    segments: BTreeMap<String, SegmentRecord>,
 }
 
 impl MetadataStore for MemoryStore {
@@ -44,10 +45,12 @@ impl MetadataStore for MemoryStore {
         Ok(self.inner.lock().reports.get(id).cloned())
     }
 
-    fn used_segments(&self, datasource: Option<&str>) -> Result<Vec<SegmentRecord>, MetadataError> {
-        let inner = self.inner.lock();
-        let wanted = |record: &&SegmentRecord| datasource.is_none_or(|name| name == record.datasource);
-        Ok(inner.segments.values().filter(wanted).cloned().collect())
+    fn segments(&self, datasource: &str) -> Arc<SegmentView> {
+        self.segments.view(datasource)
+    }
+
+    fn all_segments(&self) -> SegmentViews {
+        self.segments.views()
     }
 
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError> {
@@ -58,21 +61,13 @@ impl MetadataStore for MemoryStore {
             Some(task) if task.state != TaskState::Running => return Err(MetadataError::Ended(id.clone())),
             Some(_) => {}
         }
-        let conflict = publish.segments.iter().map(SegmentRecord::segment_id);
-        if let Some(segment) = conflict
-            .into_iter()
-            .find(|segment| inner.segments.contains_key(segment))
-        {
-            return Err(MetadataError::Conflict(segment));
-        }
+        let datasource = publish.task.datasource.as_str();
+        let change = publish
+            .change
+            .resolve(datasource, &self.segments.view(datasource))?;
         inner.tasks.insert(id.clone(), publish.task.clone());
         inner.reports.insert(id.clone(), publish.report.clone());
-        for segment in &publish.segments {
-            inner.segments.insert(segment.segment_id(), segment.clone());
-        }
-        for id in &publish.unused {
-            inner.segments.remove(id);
-        }
+        self.segments.change(datasource, &change.added, &change.removed);
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use trilith_segment::SegmentRecord;
 
+use crate::change::Change;
 use crate::error::MetadataError;
 
 const VERSION: u8 = 1;
@@ -80,10 +80,8 @@ pub struct Publish {
     pub task: TaskRecord,
     /// Its final report.
     pub report: Vec<u8>,
-    /// Segments that become visible.
-    pub segments: Vec<SegmentRecord>,
-    /// Ids of segments that are not used any more.
-    pub unused: Vec<String>,
+    /// What becomes of the segments of its datasource.
+    pub change: Change,
 }
 
 pub(crate) fn encode<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>, MetadataError> {

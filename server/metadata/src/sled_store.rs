@@ -1,14 +1,16 @@
 //! The store on disk.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use parking_lot::{Mutex, RwLock};
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
-use trilith_segment::SegmentRecord;
 
 use crate::error::MetadataError;
 use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, decode, encode, page};
 use crate::store::MetadataStore;
+use crate::view::{SegmentIndex, SegmentView, SegmentViews, UsedSegment};
 
 /// Bytes of pages that sled keeps in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -19,6 +21,12 @@ pub struct SledStore {
     tasks: sled::Tree,
     reports: sled::Tree,
     segments: sled::Tree,
+    /// What `segments` holds, decoded.
+    index: SegmentIndex,
+    /// Held from deciding on a change until it is committed and in the index.
+    publishing: Mutex<()>,
+    /// A task whose end is committed, but not yet on disk and in the index: until then it is as it was.
+    ending: RwLock<Option<TaskRecord>>,
 }
 
 impl SledStore {
@@ -33,11 +41,19 @@ impl SledStore {
             db.open_tree("reports")?,
             db.open_tree("segments")?,
         );
+        let mut used = Vec::new();
+        for entry in segments.iter() {
+            let (key, bytes) = entry?;
+            used.push(UsedSegment::new(decode(&text(&key), &bytes)?));
+        }
         Ok(SledStore {
             db,
             tasks,
             reports,
             segments,
+            index: SegmentIndex::new(used),
+            publishing: Mutex::new(()),
+            ending: RwLock::new(None),
         })
     }
 }
@@ -64,46 +80,87 @@ impl MetadataStore for SledStore {
     }
 
     fn task(&self, id: &str) -> Result<Option<TaskRecord>, MetadataError> {
-        self.tasks.get(id)?.map(|bytes| decode(id, &bytes)).transpose()
+        let found = self.tasks.get(id)?;
+        // In this order: what is not ending any more by now has ended for everybody.
+        if let Some(before) = self.ending.read().as_ref().filter(|task| task.id == id) {
+            return Ok(Some(before.clone()));
+        }
+        found.map(|bytes| decode(id, &bytes)).transpose()
     }
 
     fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, MetadataError> {
-        let mut tasks = Vec::new();
+        let mut tasks: Vec<TaskRecord> = Vec::new();
         for entry in self.tasks.iter() {
             let (key, bytes) = entry?;
             tasks.push(decode(&text(&key), &bytes)?);
+        }
+        if let Some(before) = self.ending.read().as_ref() {
+            let ending = tasks.iter_mut().find(|task| task.id == before.id);
+            if let Some(task) = ending {
+                *task = before.clone();
+            }
         }
         Ok(page(tasks, filter))
     }
 
     fn report(&self, id: &str) -> Result<Option<Vec<u8>>, MetadataError> {
-        Ok(self.reports.get(id)?.map(|bytes| bytes.to_vec()))
+        let found = self.reports.get(id)?;
+        if self.ending.read().as_ref().is_some_and(|task| task.id == id) {
+            return Ok(None);
+        }
+        Ok(found.map(|bytes| bytes.to_vec()))
     }
 
-    fn used_segments(&self, datasource: Option<&str>) -> Result<Vec<SegmentRecord>, MetadataError> {
-        let prefix = datasource.map(|name| segment_key(name, "")).unwrap_or_default();
-        let mut segments = Vec::new();
-        for entry in self.segments.scan_prefix(prefix) {
-            let (key, bytes) = entry?;
-            segments.push(decode(&text(&key), &bytes)?);
-        }
-        Ok(segments)
+    fn segments(&self, datasource: &str) -> Arc<SegmentView> {
+        self.index.view(datasource)
+    }
+
+    fn all_segments(&self) -> SegmentViews {
+        self.index.views()
     }
 
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError> {
         let id = publish.task.id.as_str();
+        let datasource = publish.task.datasource.as_str();
         let task = encode(id, &publish.task)?;
-        let mut added = Vec::with_capacity(publish.segments.len());
-        for segment in &publish.segments {
-            let segment_id = segment.segment_id();
-            let bytes = encode(&segment_id, segment)?;
-            added.push((segment_key(&segment.datasource, &segment_id), bytes));
+        let _alone = self.publishing.lock();
+        let change = publish.change.resolve(datasource, &self.index.view(datasource))?;
+        let mut added = Vec::with_capacity(change.added.len());
+        for segment in &change.added {
+            let bytes = encode(&segment.id, segment.record.as_ref())?;
+            added.push((segment_key(datasource, &segment.id), bytes));
         }
-        let removed: Vec<Vec<u8>> = publish
-            .unused
+        let removed: Vec<Vec<u8>> = change
+            .removed
             .iter()
-            .map(|segment| segment_key(&publish.task.datasource, segment))
+            .map(|segment| segment_key(datasource, segment))
             .collect();
+        let known: Option<TaskRecord> = self.tasks.get(id)?.map(|bytes| decode(id, &bytes)).transpose()?;
+        *self.ending.write() = known.filter(|task| task.state == TaskState::Running);
+        let ended = self
+            .commit(id, &task, &publish.report, &added, &removed)
+            .map(|()| {
+                // On disk before anybody sees it.
+                let flushed = self.db.flush();
+                self.index.change(datasource, &change.added, &change.removed);
+                flushed
+            });
+        *self.ending.write() = None;
+        ended??;
+        Ok(())
+    }
+}
+
+impl SledStore {
+    /// Ends a task in one transaction.
+    fn commit(
+        &self,
+        id: &str,
+        task: &[u8],
+        report: &[u8],
+        added: &[(Vec<u8>, Vec<u8>)],
+        removed: &[Vec<u8>],
+    ) -> Result<(), MetadataError> {
         let abort = |error: MetadataError| Err(ConflictableTransactionError::Abort(error));
         let result =
             (&self.tasks, &self.reports, &self.segments).transaction(|(tasks, reports, segments)| {
@@ -115,25 +172,22 @@ impl MetadataStore for SledStore {
                     Ok(_) => return abort(MetadataError::Ended(id.to_owned())),
                     Err(error) => return abort(error),
                 }
-                tasks.insert(id, task.as_slice())?;
-                reports.insert(id, publish.report.as_slice())?;
-                for (key, bytes) in &added {
+                tasks.insert(id, task)?;
+                reports.insert(id, report)?;
+                for (key, bytes) in added {
                     if segments.get(key.as_slice())?.is_some() {
                         return abort(MetadataError::Conflict(text(key)));
                     }
                     segments.insert(key.as_slice(), bytes.as_slice())?;
                 }
-                for key in &removed {
+                for key in removed {
                     segments.remove(key.as_slice())?;
                 }
                 Ok(())
             });
-        match result {
-            Ok(()) => {}
-            Err(TransactionError::Abort(error)) => return Err(error),
-            Err(TransactionError::Storage(error)) => return Err(error.into()),
-        }
-        self.db.flush()?;
-        Ok(())
+        result.map_err(|error| match error {
+            TransactionError::Abort(error) => error,
+            TransactionError::Storage(error) => error.into(),
+        })
     }
 }

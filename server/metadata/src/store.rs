@@ -1,9 +1,10 @@
 //! What every metadata store does. Calls block; callers on an async thread use `spawn_blocking`.
 
-use trilith_segment::SegmentRecord;
+use std::sync::Arc;
 
 use crate::error::MetadataError;
 use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord};
+use crate::view::{SegmentView, SegmentViews};
 
 /// Tasks, reports and segments. Whatever returned `Ok` survives a crash.
 pub trait MetadataStore: Send + Sync {
@@ -19,10 +20,14 @@ pub trait MetadataStore: Send + Sync {
     /// The final report of a task.
     fn report(&self, id: &str) -> Result<Option<Vec<u8>>, MetadataError>;
 
-    /// Used segments of one datasource or of all.
-    fn used_segments(&self, datasource: Option<&str>) -> Result<Vec<SegmentRecord>, MetadataError>;
+    /// The segments of one datasource as they are now. Does not block.
+    fn segments(&self, datasource: &str) -> Arc<SegmentView>;
+
+    /// The segments of all datasources at one moment. Does not block.
+    fn all_segments(&self) -> SegmentViews;
 
     /// Ends a running task: its record, its report and its segments, all or nothing.
-    /// Fails with `NotFound` or `Ended` when the task does not run.
+    /// Fails with `NotFound` or `Ended` when the task does not run, and with `NotLocked` when its locks do not
+    /// cover its segments. Where appended segments stand is decided here, against what is there by then.
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError>;
 }

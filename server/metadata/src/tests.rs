@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use trilith_proto::interval::Interval;
+use tokio_util::sync::CancellationToken;
+use trilith_proto::interval::{Granularity, Interval};
 use trilith_segment::{SegmentRecord, ShardSpec};
 
 use crate::*;
@@ -50,8 +52,93 @@ fn ended(id: &str) -> TaskRecord {
     }
 }
 
+fn owner(task: &str, priority: i32) -> LockOwner {
+    LockOwner {
+        task: task.to_owned(),
+        priority,
+        revoked: CancellationToken::new(),
+    }
+}
+
+fn request(locks: &LockManager, owner: &LockOwner, kind: LockKind, intervals: &[Interval]) -> PendingLock {
+    let wanted = LockRequest {
+        datasource: "t".to_owned(),
+        intervals: intervals.to_vec(),
+        kind,
+    };
+    locks.request(owner, wanted)
+}
+
+async fn lock(locks: &LockManager, task: &str, kind: LockKind, intervals: &[Interval]) -> Option<LockLease> {
+    request(locks, &owner(task, 0), kind, intervals)
+        .granted(SHORT)
+        .await
+        .ok()
+}
+
+/// Leave to publish anywhere in these intervals.
+async fn permit(kind: LockKind, intervals: &[Interval]) -> PublishPermit {
+    let locks = LockManager::default();
+    let lease = lock(&locks, "permit", kind, intervals).await.unwrap();
+    locks.permit(&[Arc::new(lease)]).unwrap()
+}
+
+fn interval(start_ms: i64, end_ms: i64) -> Interval {
+    Interval { start_ms, end_ms }
+}
+
+async fn append(segments: Vec<SegmentRecord>) -> Change {
+    let permit = permit(LockKind::Append, &[interval(0, 100)]).await;
+    Change::Append(Append { permit, segments })
+}
+
+/// A REPLACE of `[0, 20)` by chunks of a day, that is whole.
+async fn replace(version: &str, base: &SegmentView, segments: Vec<SegmentRecord>) -> Change {
+    Change::Replace(Replace {
+        permit: permit(LockKind::Replace, &[interval(0, 20)]).await,
+        segments,
+        overwrite: vec![interval(0, 20)],
+        granularity: Granularity::All,
+        version: version.to_owned(),
+        base: Arc::new(SegmentView::new(base.used().to_vec())),
+        tombstones_max: 10,
+        created_ms: 0,
+    })
+}
+
+fn publish(task: &str, change: Change) -> Publish {
+    Publish {
+        task: ended(task),
+        report: b"report".to_vec(),
+        change,
+    }
+}
+
+/// What is visible: start, version, number.
+fn shown(store: &dyn MetadataStore) -> Vec<(i64, String, u32)> {
+    let view = store.segments("t");
+    let shown = view
+        .visible()
+        .iter()
+        .filter(|segment| !segment.record.is_tombstone());
+    shown
+        .map(|segment| {
+            let record = &segment.record;
+            (
+                record.interval.start_ms,
+                record.version.clone(),
+                record.partition_number(),
+            )
+        })
+        .collect()
+}
+
+fn place(start: i64, version: &str, number: u32) -> (i64, String, u32) {
+    (start, version.to_owned(), number)
+}
+
 /// What every store must do.
-fn contract(store: &dyn MetadataStore) {
+async fn contract(store: &dyn MetadataStore) {
     store.put_task(&task("a", 1)).unwrap();
     store.put_task(&task("b", 2)).unwrap();
     assert!(matches!(
@@ -78,50 +165,52 @@ fn contract(store: &dyn MetadataStore) {
     assert_eq!(second.tasks[0].id, "a");
     assert_eq!(second.next, None);
 
-    let publish = Publish {
-        task: ended("a"),
-        report: b"report".to_vec(),
-        segments: vec![segment(0, "1", 0), segment(10, "1", 0)],
-        unused: Vec::new(),
-    };
-    store.publish(&publish).unwrap();
+    store
+        .publish(&publish(
+            "a",
+            append(vec![segment(0, "1", 0), segment(10, "1", 0)]).await,
+        ))
+        .unwrap();
     assert_eq!(store.report("a").unwrap().unwrap(), b"report");
-    assert_eq!(store.used_segments(Some("t")).unwrap().len(), 2);
-    assert_eq!(store.used_segments(Some("other")).unwrap().len(), 0);
-    // Publishing twice, or for nobody, or over a segment that is there, changes nothing.
-    let over = Publish {
-        task: ended("b"),
-        ..publish.clone()
-    };
-    assert!(matches!(store.publish(&over), Err(MetadataError::Conflict(_))));
+    assert_eq!(shown(store), [place(0, "1", 0), place(10, "1", 0)]);
+    assert_eq!(store.segments("other").used().len(), 0);
+    // Publishing twice, or for nobody, or outside the locks, changes nothing.
+    let outside = append(vec![segment(95, "1", 0)]).await;
+    assert!(matches!(
+        store.publish(&publish("b", outside)),
+        Err(MetadataError::NotLocked(_))
+    ));
     assert_eq!(store.task("b").unwrap().unwrap().state, TaskState::Running);
-    let again = Publish {
-        segments: vec![segment(20, "1", 0)],
-        ..publish
-    };
-    assert!(matches!(store.publish(&again), Err(MetadataError::Ended(_))));
-    let nobody = Publish {
-        task: ended("x"),
-        ..again.clone()
-    };
-    assert!(matches!(store.publish(&nobody), Err(MetadataError::NotFound(_))));
-    assert_eq!(store.used_segments(None).unwrap().len(), 2);
+    let again = append(vec![segment(20, "1", 0)]).await;
+    assert!(matches!(
+        store.publish(&publish("a", again.clone())),
+        Err(MetadataError::Ended(_))
+    ));
+    assert!(matches!(
+        store.publish(&publish("x", again)),
+        Err(MetadataError::NotFound(_))
+    ));
+    assert_eq!(shown(store).len(), 2);
 
-    let replace = Publish {
-        task: ended("b"),
-        segments: vec![segment(0, "2", 0)],
-        unused: vec![segment(0, "1", 0).segment_id()],
-        ..again
-    };
-    store.publish(&replace).unwrap();
-    let mut versions: Vec<String> = store
-        .used_segments(Some("t"))
-        .unwrap()
-        .into_iter()
-        .map(|record| record.version)
+    // What a REPLACE hides is gone, what it left out is a tombstone; an older view stays as it was.
+    let before = store.segments("t");
+    store
+        .publish(&publish(
+            "b",
+            replace("2", &before, vec![segment(0, "2", 0)]).await,
+        ))
+        .unwrap();
+    assert_eq!(shown(store), [place(0, "2", 0)]);
+    let ids: Vec<String> = store
+        .segments("t")
+        .used()
+        .iter()
+        .map(|segment| segment.id.clone())
         .collect();
-    versions.sort();
-    assert_eq!(versions, ["1", "2"]);
+    let tombstone = SegmentRecord::tombstone("t", interval(10, 20), "2", 0);
+    assert_eq!(ids, [segment(0, "2", 0).segment_id(), tombstone.segment_id()]);
+    assert_eq!(before.visible().len(), 2);
+    assert_eq!(store.all_segments()["t"].used().len(), 2);
     let running = TaskFilter {
         states: vec![TaskState::Running],
         ..Default::default()
@@ -129,19 +218,91 @@ fn contract(store: &dyn MetadataStore) {
     assert!(store.tasks(&running).unwrap().tasks.is_empty());
 }
 
-#[test]
-fn memory_store_keeps_the_contract() {
-    contract(&MemoryStore::default());
+#[tokio::test]
+async fn memory_store_keeps_the_contract() {
+    contract(&MemoryStore::default()).await;
 }
 
-#[test]
-fn sled_store_keeps_the_contract_and_survives_reopening() {
+#[tokio::test]
+async fn sled_store_keeps_the_contract_and_survives_reopening() {
     let directory = tempfile::tempdir().unwrap();
-    contract(&SledStore::open(directory.path()).unwrap());
+    contract(&SledStore::open(directory.path()).unwrap()).await;
     let store = SledStore::open(directory.path()).unwrap();
     assert_eq!(store.task("a").unwrap().unwrap().state, TaskState::Success);
     assert_eq!(store.report("b").unwrap().unwrap(), b"report");
-    assert_eq!(store.used_segments(None).unwrap().len(), 2);
+    assert_eq!(store.segments("t").used().len(), 2);
+    assert_eq!(shown(&store), [place(0, "2", 0)]);
+}
+
+/// A store with tasks "a" to "e" and one segment at 0, version "1".
+async fn store() -> MemoryStore {
+    let store = MemoryStore::default();
+    for (age, task_id) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+        store.put_task(&task(task_id, age as i64)).unwrap();
+    }
+    store
+        .publish(&publish("a", append(vec![segment(0, "1", 0)]).await))
+        .unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_replace_keeps_what_was_appended_while_it_ran() {
+    let store = store().await;
+    let base = store.segments("t");
+    // One append to the chunk, one to an empty chunk, both before the REPLACE ends.
+    let empty = SegmentRecord {
+        shard_spec: numbered(0, 0),
+        ..segment(10, "1970", 0)
+    };
+    store
+        .publish(&publish("b", append(vec![segment(0, "1", 1), empty]).await))
+        .unwrap();
+    let new = vec![segment(0, "2", 0)];
+    store
+        .publish(&publish("c", replace("2", &base, new).await))
+        .unwrap();
+    let after = [place(0, "2", 0), place(0, "2", 1), place(10, "2", 0)];
+    assert_eq!(shown(&store), after);
+    // One that was given its place before, and comes after.
+    store
+        .publish(&publish("d", append(vec![segment(0, "1", 2)]).await))
+        .unwrap();
+    assert_eq!(
+        shown(&store),
+        [
+            place(0, "2", 0),
+            place(0, "2", 1),
+            place(0, "2", 2),
+            place(10, "2", 0)
+        ]
+    );
+    // The next REPLACE knows them all, and leaves a tombstone; an append to it is visible.
+    let base = store.segments("t");
+    store
+        .publish(&publish("e", replace("3", &base, Vec::new()).await))
+        .unwrap();
+    assert_eq!(shown(&store), []);
+    store.put_task(&task("f", 9)).unwrap();
+    store
+        .publish(&publish("f", append(vec![segment(0, "2", 3)]).await))
+        .unwrap();
+    assert_eq!(shown(&store), [place(0, "3", 1)]);
+}
+
+#[tokio::test]
+async fn an_append_whose_number_is_taken_gets_the_next() {
+    let store = store().await;
+    store
+        .publish(&publish(
+            "b",
+            append(vec![segment(0, "1", 0), segment(0, "1", 5)]).await,
+        ))
+        .unwrap();
+    assert_eq!(
+        shown(&store),
+        [place(0, "1", 0), place(0, "1", 1), place(0, "1", 5)]
+    );
 }
 
 const ALL: [Interval; 1] = [Interval {
@@ -151,52 +312,143 @@ const ALL: [Interval; 1] = [Interval {
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(60);
 
-#[tokio::test]
-async fn exclusive_locks_wait_and_shared_ones_do_not() {
-    let locks = LockManager::default();
-    let first = locks
-        .acquire("1", "t", &ALL, LockKind::Shared, 0, LONG)
-        .await
-        .unwrap();
-    let second = locks
-        .acquire("2", "t", &ALL, LockKind::Shared, 0, LONG)
-        .await
-        .unwrap();
-    assert!(second.version() > first.version());
-    assert!(
-        locks
-            .acquire("3", "t", &ALL, LockKind::Exclusive, 0, SHORT)
-            .await
-            .is_none()
-    );
-    assert!(
-        locks
-            .acquire("3", "other", &ALL, LockKind::Exclusive, 0, LONG)
-            .await
-            .is_some()
-    );
+/// Waits for a lock beside the test.
+fn wait_beside(pending: PendingLock) -> tokio::task::JoinSet<Option<LockLease>> {
     let mut waiting = tokio::task::JoinSet::new();
-    waiting.spawn({
-        let locks = locks.clone();
-        async move {
-            locks
-                .acquire("3", "t", &ALL, LockKind::Exclusive, 0, LONG)
-                .await
-                .is_some()
-        }
-    });
-    while !locks.is_waiting("3") {
-        tokio::task::yield_now().await;
-    }
-    // Fair: who comes later does not overtake.
-    assert!(
-        locks
-            .acquire("4", "t", &ALL, LockKind::Shared, 0, SHORT)
+    waiting.spawn(async move { pending.granted(LONG).await.ok() });
+    waiting
+}
+
+#[tokio::test]
+async fn kinds_of_locks_share_as_they_may() {
+    use LockKind::{Append, Exclusive, Replace, Shared};
+    let (inner, outer, part) = (interval(10, 20), interval(0, 100), interval(15, 25));
+    // (held, wanted, may)
+    let cases = [
+        ((Exclusive, outer), (Exclusive, inner), false),
+        ((Exclusive, outer), (Shared, inner), false),
+        ((Exclusive, outer), (Append, inner), false),
+        ((Exclusive, outer), (Replace, inner), false),
+        ((Shared, outer), (Exclusive, inner), false),
+        ((Shared, outer), (Shared, inner), true),
+        ((Shared, outer), (Append, inner), false),
+        ((Shared, outer), (Replace, inner), false),
+        ((Append, inner), (Exclusive, outer), false),
+        ((Append, inner), (Shared, outer), false),
+        ((Append, inner), (Append, part), true),
+        ((Append, inner), (Replace, outer), true),
+        ((Append, inner), (Replace, part), false),
+        ((Append, outer), (Replace, inner), false),
+        ((Replace, outer), (Exclusive, inner), false),
+        ((Replace, outer), (Shared, inner), false),
+        ((Replace, outer), (Append, inner), true),
+        ((Replace, inner), (Append, part), false),
+        ((Replace, outer), (Replace, inner), false),
+        ((Exclusive, inner), (Exclusive, interval(20, 30)), true),
+    ];
+    for (held, wanted, may) in cases {
+        let locks = LockManager::default();
+        let first = lock(&locks, "1", held.0, &[interval(200, 201), held.1])
             .await
-            .is_none()
-    );
+            .unwrap();
+        first.begin(SHORT).await.unwrap();
+        let second = lock(&locks, "2", wanted.0, &[wanted.1, interval(300, 301)]).await;
+        assert_eq!(second.is_some(), may, "{held:?} {wanted:?}");
+        // A task does not stand in its own way.
+        assert!(lock(&locks, "1", wanted.0, &[wanted.1]).await.is_some() || second.is_some());
+        drop(first);
+        drop(second);
+        assert!(lock(&locks, "2", wanted.0, &[wanted.1]).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn who_asks_first_is_served_first() {
+    let locks = LockManager::default();
+    let first = lock(&locks, "1", LockKind::Shared, &ALL).await.unwrap();
+    let second = lock(&locks, "2", LockKind::Shared, &ALL).await.unwrap();
+    assert!(second.version().unwrap() > first.version().unwrap());
+    let third = request(&locks, &owner("3", 0), LockKind::Exclusive, &ALL);
+    assert!(locks.is_waiting("3"));
+    // Shared as the first two, but later than one that is not.
+    let late = request(&locks, &owner("4", 0), LockKind::Shared, &ALL);
+    assert_eq!(late.granted(SHORT).await.err().unwrap(), ["3"]);
+    let mut waiting = wait_beside(third);
     drop((first, second));
-    assert!(waiting.join_next().await.unwrap().unwrap());
+    let third = waiting.join_next().await.unwrap().unwrap().unwrap();
+    assert!(!locks.is_waiting("3"));
+    let active = locks.active();
+    assert_eq!(active.len(), 1);
+    assert_eq!(
+        (active[0].task.as_str(), active[0].kind),
+        ("3", LockKind::Exclusive)
+    );
+    assert_eq!(Some(active[0].version.clone()), third.version());
+}
+
+#[tokio::test]
+async fn a_higher_priority_takes_locks_unless_their_holder_publishes() {
+    let locks = LockManager::default();
+    let (low, high) = (owner("low", 1), owner("high", 2));
+    let held = request(&locks, &low, LockKind::Exclusive, &ALL)
+        .granted(SHORT)
+        .await
+        .unwrap();
+    let held = Arc::new(held);
+    let permit = locks.permit(std::slice::from_ref(&held)).unwrap();
+    let mut waiting = wait_beside(request(&locks, &high, LockKind::Exclusive, &ALL));
+    tokio::task::yield_now().await;
+    assert!(locks.is_waiting("high") && !low.revoked.is_cancelled());
+    // The lock outlives its lease while the permit is used.
+    drop(held);
+    assert_eq!(locks.active().len(), 1);
+    drop(permit);
+    let taken = waiting.join_next().await.unwrap().unwrap().unwrap();
+
+    let low = owner("low", 1);
+    let mut waiting = wait_beside(request(&locks, &low, LockKind::Shared, &ALL));
+    drop(taken);
+    let held = waiting.join_next().await.unwrap().unwrap().unwrap();
+    let taken = request(&locks, &high, LockKind::Exclusive, &ALL)
+        .granted(SHORT)
+        .await
+        .unwrap();
+    assert!(low.revoked.is_cancelled() && !high.revoked.is_cancelled());
+    assert!(locks.permit(&[Arc::new(held)]).is_none());
+    assert!(locks.permit(&[Arc::new(taken)]).is_some());
+    // An equal priority takes nothing.
+    let held = request(&locks, &high, LockKind::Exclusive, &ALL)
+        .granted(SHORT)
+        .await
+        .unwrap();
+    let equal = request(&locks, &owner("equal", 2), LockKind::Exclusive, &ALL);
+    assert!(equal.granted(SHORT).await.is_err());
+    assert!(locks.permit(&[Arc::new(held)]).is_some());
+}
+
+#[tokio::test]
+async fn a_lock_without_slots_is_lent_to_a_task_that_has_some() {
+    let locks = LockManager::default();
+    let replace = lock(&locks, "1", LockKind::Exclusive, &ALL).await.unwrap();
+    let before = replace.version().unwrap();
+    let insert = lock(&locks, "2", LockKind::Shared, &ALL).await.unwrap();
+    assert_eq!((replace.version(), locks.is_waiting("1")), (None, true));
+    assert_eq!(replace.begin(SHORT).await, Err(vec!["2".to_owned()]));
+    // It kept its place.
+    assert!(lock(&locks, "3", LockKind::Shared, &ALL).await.is_none());
+    drop(insert);
+    replace.begin(LONG).await.unwrap();
+    assert!(replace.version().unwrap() > before);
+    assert!(lock(&locks, "3", LockKind::Shared, &ALL).await.is_none());
+    assert!(locks.permit(&[Arc::new(replace)]).is_some());
+    assert!(locks.active().is_empty() && !locks.is_waiting("1"));
+}
+
+#[tokio::test]
+async fn appends_to_empty_chunks_carry_the_epoch() {
+    let locks = LockManager::new(5);
+    let lease = lock(&locks, "1", LockKind::Append, &ALL).await.unwrap();
+    assert_eq!(lease.version().unwrap(), "1970-01-01T00:00:00.000Z");
 }
 
 fn allocate(
@@ -205,8 +457,10 @@ fn allocate(
     chunk: Interval,
     used: &[SegmentRecord],
     version: &str,
-) -> Result<Allocation, AllocationError<MetadataError>> {
-    let mut all = allocator.allocate_all(task, "t", &[(chunk, 1)], version, || Ok(used.to_vec()))?;
+) -> Result<Allocation, Covered> {
+    let used = used.iter().cloned().map(UsedSegment::new).collect();
+    let view = || Arc::new(SegmentView::new(used));
+    let mut all = allocator.allocate_all(task, "t", &[(chunk, 1)], version, false, view)?;
     Ok(all.remove(0))
 }
 
@@ -278,7 +532,7 @@ fn appends_of_another_granularity_are_refused_published_or_not() {
     );
     let used = [segment(0, "1", 0)];
     let refused = |result| match result {
-        Err(AllocationError::Covered { allocated, .. }) => allocated,
+        Err(Covered { allocated, .. }) => allocated,
         _ => panic!("allocated"),
     };
     assert_eq!(refused(allocate(&allocator, "a", fine, &used, "5")), Some(coarse));
@@ -306,13 +560,29 @@ fn appends_after_a_tombstone_share_a_version_above_it() {
     );
 }
 
+#[test]
+fn concurrent_appends_join_a_tombstone() {
+    let chunk = interval(0, 10);
+    let used = vec![UsedSegment::new(SegmentRecord::tombstone("t", chunk, "4", 0))];
+    let view = || Arc::new(SegmentView::new(used));
+    let allocator = Allocator::default();
+    let all = allocator
+        .allocate_all("a", "t", &[(chunk, 2)], "1970", true, view)
+        .unwrap();
+    let places: Vec<_> = all
+        .into_iter()
+        .map(|place| (place.version, place.shard_spec))
+        .collect();
+    assert_eq!(
+        places,
+        [("4".to_owned(), numbered(1, 1)), ("4".to_owned(), numbered(2, 1))]
+    );
+}
+
 #[tokio::test]
 async fn versions_never_go_back() {
     let future = 4_000_000_000_000;
     let locks = LockManager::new(future);
-    let lease = locks
-        .acquire("1", "t", &ALL, LockKind::Shared, 0, LONG)
-        .await
-        .unwrap();
-    assert!(lease.version() > trilith_proto::interval::iso(future).as_str());
+    let lease = lock(&locks, "1", LockKind::Shared, &ALL).await.unwrap();
+    assert!(lease.version().unwrap() > trilith_proto::interval::iso(future));
 }

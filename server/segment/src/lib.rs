@@ -1,5 +1,6 @@
 //! Segments: their names, their place in time, their files.
 
+mod coverage;
 mod error;
 mod reader;
 mod record;
@@ -9,14 +10,15 @@ mod timeline;
 mod tombstone;
 mod writer;
 
+pub use coverage::Coverage;
 pub use error::SegmentError;
 pub use reader::SegmentReader;
 pub use record::{SegmentRecord, file_path, segment_id};
 pub use shard_spec::ShardSpec;
 pub use sweep::sweep;
-pub use timeline::{subtract, visible};
+pub use timeline::visible;
 pub use tombstone::tombstone_intervals;
-pub use writer::{SegmentWriter, WrittenSegment};
+pub use writer::{SegmentWriter, WrittenSegment, sync_ancestors};
 
 #[cfg(test)]
 mod tests;

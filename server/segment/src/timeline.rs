@@ -1,95 +1,63 @@
 //! What a query sees: for each instant, the newest complete version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Borrow;
 
 use trilith_proto::interval::Interval;
 
+use crate::coverage::Coverage;
 use crate::record::SegmentRecord;
 
 /// Visible segments, each with its visible parts, in order of time and partition number.
 ///
 /// Of two versions the higher hides the lower wherever it covers it; a version of a chunk counts only
-/// when all its core partitions are there.
-pub fn visible(records: &[SegmentRecord]) -> Vec<(&SegmentRecord, Vec<Interval>)> {
-    let mut chunks: BTreeMap<(std::cmp::Reverse<&str>, Interval), Vec<&SegmentRecord>> = BTreeMap::new();
-    for record in records {
-        chunks
-            .entry((std::cmp::Reverse(record.version.as_str()), record.interval))
-            .or_default()
-            .push(record);
-    }
-    let mut covered: Vec<Interval> = Vec::new();
+/// when all its core partitions are there. Takes n log n steps for n segments.
+pub fn visible<R: Borrow<SegmentRecord>>(records: &[R]) -> Vec<(&R, Vec<Interval>)> {
+    let mut order: Vec<&R> = records.iter().collect();
+    order.sort_by(|a, b| {
+        let (a, b) = ((*a).borrow(), (*b).borrow());
+        let chunk = (&b.version, a.interval).cmp(&(&a.version, b.interval));
+        chunk.then_with(|| a.partition_number().cmp(&b.partition_number()))
+    });
+    let mut covered = Coverage::default();
     let mut seen = Vec::new();
     // Newest first: what is not yet covered is visible.
-    let mut same_version: Vec<Interval> = Vec::new();
-    let mut version: Option<&str> = None;
-    for ((std::cmp::Reverse(chunk_version), interval), segments) in chunks {
-        if version != Some(chunk_version) {
-            covered.append(&mut same_version);
-            version = Some(chunk_version);
+    for version in order.chunk_by(|a, b| (*a).borrow().version == (*b).borrow().version) {
+        let mut shown = Vec::new();
+        for chunk in version.chunk_by(|a, b| (*a).borrow().interval == (*b).borrow().interval) {
+            let Some(interval) = complete(chunk) else {
+                continue;
+            };
+            shown.push(interval);
+            let parts = covered.missing(interval);
+            if !parts.is_empty() {
+                seen.extend(chunk.iter().map(|segment| (*segment, parts.clone())));
+            }
         }
-        if !complete(&segments) {
-            continue;
-        }
-        let parts = subtract(interval, &covered);
-        same_version.push(interval);
-        if parts.is_empty() {
-            continue;
-        }
-        for segment in segments {
-            seen.push((segment, parts.clone()));
+        // Chunks of one version do not hide each other.
+        for interval in shown {
+            covered.add(interval);
         }
     }
-    seen.sort_by(|(a, _), (b, _)| {
-        (a.interval.start_ms, a.interval.end_ms, a.partition_number()).cmp(&(
-            b.interval.start_ms,
-            b.interval.end_ms,
-            b.partition_number(),
-        ))
+    seen.sort_by_key(|(segment, _)| {
+        let segment: &SegmentRecord = (*segment).borrow();
+        (segment.interval, segment.partition_number())
     });
     seen
 }
 
-fn complete(segments: &[&SegmentRecord]) -> bool {
-    let numbers: BTreeSet<u32> = segments
-        .iter()
-        .map(|segment| segment.partition_number())
-        .collect();
-    let core = segments
-        .iter()
-        .map(|segment| segment.shard_spec.core_partitions())
-        .max()
-        .unwrap_or(0);
-    (0..core).all(|number| numbers.contains(&number))
-}
-
-/// The parts of an interval that none of the others covers, in order of time.
-pub fn subtract(interval: Interval, others: &[Interval]) -> Vec<Interval> {
-    let mut parts = vec![interval];
-    for other in others {
-        parts = parts
-            .into_iter()
-            .flat_map(|part| {
-                if !part.overlaps(other) {
-                    return vec![part];
-                }
-                let before = Interval {
-                    start_ms: part.start_ms,
-                    end_ms: other.start_ms,
-                };
-                let after = Interval {
-                    start_ms: other.end_ms,
-                    end_ms: part.end_ms,
-                };
-                [before, after]
-                    .into_iter()
-                    .filter(|part| part.start_ms < part.end_ms)
-                    .collect()
-            })
-            .collect();
+/// The interval of a chunk, in the order of partition numbers, if none of its core partitions is missing.
+fn complete<R: Borrow<SegmentRecord>>(chunk: &[&R]) -> Option<Interval> {
+    let mut missing_from = 0;
+    let mut core = 0;
+    for segment in chunk {
+        let segment: &SegmentRecord = (*segment).borrow();
+        if segment.partition_number() == missing_from {
+            missing_from += 1;
+        }
+        core = core.max(segment.shard_spec.core_partitions());
     }
-    parts.sort_by_key(|part| part.start_ms);
-    parts
+    let first: &SegmentRecord = (*chunk.first()?).borrow();
+    (missing_from >= core).then_some(first.interval)
 }
 
 #[cfg(test)]

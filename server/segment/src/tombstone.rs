@@ -4,49 +4,45 @@ use std::collections::BTreeSet;
 
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
 
-use crate::record::SegmentRecord;
-use crate::timeline::subtract;
+use crate::coverage::Coverage;
 
 /// Chunks to cover with tombstones, at most `max`; none when there would be more.
 ///
-/// `overwrite` minus `published`, as far as `used` segments are there, cut into chunks.
+/// `overwrite` minus `published`, as far as `used` intervals of segments are there, cut into chunks.
 pub fn tombstone_intervals(
     overwrite: &[Interval],
-    published: &[Interval],
-    used: &[SegmentRecord],
+    published: &Coverage,
+    used: impl IntoIterator<Item = Interval>,
     granularity: Granularity,
     max: usize,
 ) -> Option<Vec<Interval>> {
-    let mut chunks: BTreeSet<Interval> = BTreeSet::new();
-    for drop in overwrite
+    let dropped: Coverage = overwrite
         .iter()
-        .flat_map(|interval| subtract(*interval, published))
-    {
-        for record in used {
-            let Some(overlap) = record.interval.intersect(&drop) else {
-                continue;
-            };
-            if overlap == ETERNITY || granularity == Granularity::All {
-                chunks.insert(overlap);
-                continue;
-            }
-            // An open end cannot be cut into chunks.
-            if overlap.start_ms == ETERNITY.start_ms || overlap.end_ms == ETERNITY.end_ms {
-                chunks.insert(overlap);
-                continue;
-            }
+        .flat_map(|interval| published.missing(*interval))
+        .collect();
+    let overlaps: BTreeSet<Interval> = used
+        .into_iter()
+        .flat_map(|interval| dropped.shared(interval))
+        .collect();
+    let mut chunks: BTreeSet<Interval> = BTreeSet::new();
+    for overlap in overlaps {
+        // An open end cannot be cut into chunks.
+        let open = overlap.start_ms == ETERNITY.start_ms || overlap.end_ms == ETERNITY.end_ms;
+        if open || granularity == Granularity::All {
+            chunks.insert(overlap);
+        } else {
             let mut start = granularity.bucket_start(overlap.start_ms);
-            while start < overlap.end_ms {
+            while start < overlap.end_ms && chunks.len() <= max {
                 let bucket = granularity.bucket(start);
-                chunks.extend(subtract(bucket, published));
+                chunks.extend(published.missing(bucket));
                 start = bucket.end_ms;
-                if chunks.len() > max {
-                    return None;
-                }
             }
         }
+        if chunks.len() > max {
+            return None;
+        }
     }
-    (chunks.len() <= max).then(|| chunks.into_iter().collect())
+    Some(chunks.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -64,18 +60,16 @@ mod tests {
 
     #[test]
     fn covers_old_data_that_nothing_replaces() {
-        let used = [
-            SegmentRecord::tombstone("t", days(0, 1), "1", 0),
-            SegmentRecord::tombstone("t", days(1, 2), "1", 0),
-            SegmentRecord::tombstone("t", days(5, 6), "1", 0),
-        ];
-        let chunks = tombstone_intervals(&[days(0, 5)], &[days(1, 2)], &used, Granularity::Day, 10);
-        assert_eq!(chunks, Some(vec![days(0, 1)]));
-        let all = tombstone_intervals(&[ETERNITY], &[], &used, Granularity::Day, 10);
-        assert_eq!(all, Some(vec![days(0, 1), days(1, 2), days(5, 6)]));
+        let used = [days(0, 1), days(1, 2), days(1, 2), days(5, 6)];
+        let intervals = |overwrite, published: &[Interval], max| {
+            let published = published.iter().copied().collect();
+            tombstone_intervals(&[overwrite], &published, used, Granularity::Day, max)
+        };
+        assert_eq!(intervals(days(0, 5), &[days(1, 2)], 10), Some(vec![days(0, 1)]));
         assert_eq!(
-            tombstone_intervals(&[ETERNITY], &[], &used, Granularity::Day, 2),
-            None
+            intervals(ETERNITY, &[], 10),
+            Some(vec![days(0, 1), days(1, 2), days(5, 6)])
         );
+        assert_eq!(intervals(ETERNITY, &[], 2), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Writes one segment file.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -128,16 +129,32 @@ impl SegmentWriter {
             .len();
         fs::rename(&self.partial, &self.path).map_err(|error| SegmentError::io(&self.path, error))?;
         if let Some(parent) = self.path.parent() {
-            let directory = File::open(parent).map_err(|error| SegmentError::io(parent, error))?;
-            directory
-                .sync_all()
-                .map_err(|error| SegmentError::io(parent, error))?;
+            sync_directory(parent)?;
         }
         Ok(WrittenSegment {
             size_bytes,
             rows: self.rows,
         })
     }
+}
+
+/// Makes the directories durable through which finished files (relative to `root`) are found: all that lie
+/// above their own, which the writer has made durable, up to `root`.
+pub fn sync_ancestors<'a>(root: &Path, files: impl IntoIterator<Item = &'a str>) -> Result<(), SegmentError> {
+    let mut directories = BTreeSet::new();
+    for file in files {
+        let above = Path::new(file).ancestors().skip(2);
+        directories.extend(above.map(Path::to_path_buf));
+    }
+    directories
+        .iter()
+        .try_for_each(|directory| sync_directory(&root.join(directory)))
+}
+
+fn sync_directory(directory: &Path) -> Result<(), SegmentError> {
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|error| SegmentError::io(directory, error))
 }
 
 impl Drop for SegmentWriter {

@@ -64,6 +64,7 @@ const INTEGERS: &[(&str, i64)] = &[
     ("minInputRangeBytes", 1),
     ("maxPartitions", 1),
     ("maxConcurrentStages", 1),
+    ("taskLockTimeout", 0),
 ];
 
 const BOOLEANS: &[&str] = &[
@@ -78,6 +79,7 @@ const BOOLEANS: &[&str] = &[
     "sqlStringifyArrays",
     "waitUntilSegmentsLoad",
     "includeAllCounters",
+    "useConcurrentLocks",
 ];
 
 /// Key, allowed values, and whether their case matters.
@@ -87,6 +89,11 @@ const CHOICES: &[(&str, &[&str], bool)] = &[
     ("arrayIngestMode", &["array", "mvd"], false),
     ("sqlJoinAlgorithm", &["broadcast", "sortMerge"], true),
     ("selectDestination", &["taskReport", "durableStorage"], false),
+    (
+        "taskLockType",
+        &["EXCLUSIVE", "SHARED", "APPEND", "REPLACE"],
+        false,
+    ),
 ];
 
 impl QueryContext {
@@ -310,6 +317,33 @@ impl QueryContext {
     /// `priority` of locks.
     pub fn priority(&self) -> i32 {
         self.integer("priority", 50) as i32
+    }
+
+    /// `taskLockTimeout` in milliseconds; none when absent.
+    pub fn task_lock_timeout_ms(&self) -> Option<u64> {
+        let given = self.map.get("taskLockTimeout").filter(|value| !value.is_null())?;
+        let timeout = integer("taskLockTimeout", given).ok()?;
+        u64::try_from(timeout).ok()
+    }
+
+    /// Whether an INSERT or a REPLACE takes locks of the kind that lets both run at the same time, by
+    /// `useConcurrentLocks` or else by `taskLockType`. Fails when that is of no use for the operation.
+    pub fn concurrent_locks(&self, operation: &str) -> Result<bool, ApiError> {
+        if self.boolean("useConcurrentLocks", false) {
+            return Ok(true);
+        }
+        let (plain, concurrent) = match operation {
+            "REPLACE" => ("EXCLUSIVE", "REPLACE"),
+            _ => ("SHARED", "APPEND"),
+        };
+        match self.map.get("taskLockType").and_then(Value::as_str) {
+            None => Ok(false),
+            Some(_) if self.choice("taskLockType", plain) => Ok(false),
+            Some(_) if self.choice("taskLockType", concurrent) => Ok(true),
+            Some(given) => Err(ApiError::invalid_input(format!(
+                "Query context key [taskLockType] must be [{plain}] or [{concurrent}] for {operation}, but it is [{given}]"
+            ))),
+        }
     }
 
     /// `failOnEmptyInsert`.

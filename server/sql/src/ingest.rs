@@ -20,6 +20,7 @@ pub(crate) struct Draft {
     pub operation: &'static str,
     datasource: String,
     granularity: Granularity,
+    concurrent: bool,
     overwrite: Option<Vec<Interval>>,
     keys: Vec<Key>,
     metrics: Vec<(String, &'static str)>,
@@ -76,6 +77,7 @@ pub(crate) fn draft(
         operation,
         datasource: target.datasource,
         granularity,
+        concurrent: context.concurrent_locks(operation)?,
         overwrite,
         keys: Vec::new(),
         metrics: Vec::new(),
@@ -296,6 +298,7 @@ impl Draft {
         Ok(Ingest {
             datasource: self.datasource,
             granularity: self.granularity,
+            concurrent: self.concurrent,
             overwrite: self.overwrite,
             time_column,
             clustered_by,

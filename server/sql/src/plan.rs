@@ -106,6 +106,8 @@ pub struct SegmentSort {
 /// What INSERT and REPLACE write.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ingest {
+    /// Its locks let INSERT and REPLACE of the same chunks run at the same time.
+    pub concurrent: bool,
     /// Target.
     pub datasource: String,
     /// PARTITIONED BY.

@@ -1,79 +1,57 @@
 //! What the planner knows: datasources as they are now, system tables, EXTERN.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use tracing::error;
 use trilith_input::ExternSpec;
+use trilith_metadata::{SegmentView, SegmentViews};
 use trilith_proto::column::ColumnType;
 use trilith_proto::error::ApiError;
-use trilith_segment::{SegmentRecord, visible};
+use trilith_segment::SegmentRecord;
 use trilith_sql::{Catalog, ExternCall};
 
 use super::{Controller, system};
 use crate::stage::{ExternTable, SegmentSlice, SegmentTable, table_columns};
 
-/// One consistent view of the metadata, for one statement. Loads a datasource when it is first asked for.
+/// One consistent view of the metadata, for one statement.
 pub(crate) struct Snapshot {
     controller: Arc<Controller>,
-    segments: OnceLock<BTreeMap<String, Vec<SegmentRecord>>>,
+    views: SegmentViews,
 }
 
 impl Snapshot {
     pub(crate) fn new(controller: &Arc<Controller>) -> Snapshot {
         Snapshot {
             controller: Arc::clone(controller),
-            segments: OnceLock::new(),
+            views: controller.store.all_segments(),
         }
-    }
-
-    fn segments(&self) -> &BTreeMap<String, Vec<SegmentRecord>> {
-        self.segments.get_or_init(|| {
-            let records = self.controller.store.used_segments(None).unwrap_or_else(|error| {
-                error!(%error, "segments cannot be read");
-                Vec::new()
-            });
-            let mut by_datasource: BTreeMap<String, Vec<SegmentRecord>> = BTreeMap::new();
-            for record in records {
-                by_datasource
-                    .entry(record.datasource.clone())
-                    .or_default()
-                    .push(record);
-            }
-            by_datasource
-        })
     }
 
     /// Datasources that have rows, or had them before a REPLACE left tombstones.
     pub(crate) fn datasources(&self) -> Vec<String> {
-        self.segments()
-            .keys()
-            .filter(|name| !self.slices(name).is_empty())
-            .cloned()
-            .collect()
+        let shown = self.views.iter().filter(|(_, view)| !view.visible().is_empty());
+        shown.map(|(name, _)| name.clone()).collect()
     }
 
     /// Visible segments of a datasource.
     pub(crate) fn slices(&self, datasource: &str) -> Vec<SegmentSlice> {
-        let records = self.segments().get(datasource).map_or(&[][..], Vec::as_slice);
-        slices(records)
+        let visible = self.views.get(datasource).map_or(&[][..], |view| view.visible());
+        visible.iter().map(SegmentSlice::from).collect()
     }
 
     /// Every used segment, and whether any part of it is visible.
-    pub(crate) fn all_segments(&self) -> Vec<(SegmentRecord, bool)> {
-        self.segments()
-            .values()
-            .flat_map(|records| {
-                let visible: std::collections::HashSet<String> = slices(records)
-                    .into_iter()
-                    .map(|slice| slice.record.segment_id())
-                    .collect();
-                records
-                    .iter()
-                    .map(move |record| (record.clone(), visible.contains(&record.segment_id())))
-            })
-            .collect()
+    pub(crate) fn all_segments(&self) -> Vec<(Arc<SegmentRecord>, bool)> {
+        self.views.values().flat_map(|view| segments_of(view)).collect()
+    }
+
+    /// Used segments of a datasource, and whether any part of each is visible.
+    pub(crate) fn segments(&self, datasource: &str) -> Vec<(Arc<SegmentRecord>, bool)> {
+        self.views
+            .get(datasource)
+            .map(|view| segments_of(view))
+            .unwrap_or_default()
     }
 
     /// Columns of a datasource.
@@ -83,16 +61,18 @@ impl Snapshot {
     }
 }
 
-/// Visible segments with their visible parts, in the order of time.
-pub(crate) fn slices(records: &[SegmentRecord]) -> Vec<SegmentSlice> {
-    visible(records)
-        .into_iter()
-        .map(|(record, parts)| {
-            let whole = parts.as_slice() == [record.interval];
-            SegmentSlice {
-                record: record.clone(),
-                visible: (!whole).then_some(parts),
-            }
+fn segments_of(view: &SegmentView) -> Vec<(Arc<SegmentRecord>, bool)> {
+    let visible: HashSet<*const SegmentRecord> = view
+        .visible()
+        .iter()
+        .map(|segment| Arc::as_ptr(&segment.record))
+        .collect();
+    view.used()
+        .iter()
+        .map(|segment| {
+            let record = Arc::clone(&segment.record);
+            let shown = visible.contains(&Arc::as_ptr(&record));
+            (record, shown)
         })
         .collect()
 }

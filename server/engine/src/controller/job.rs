@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, info, info_span, warn};
-use trilith_metadata::LockLease;
+use trilith_metadata::PendingLock;
 use trilith_proto::fault::{CancelReason, Fault};
 use trilith_proto::id::{StageNumber, TaskId, WorkOrderId, WorkerNumber};
 use trilith_proto::interval;
@@ -26,6 +27,9 @@ use crate::{limits, report};
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
+
+/// How much later than the runtime the kernel gives up a wait for locks.
+const LOCK_SLACK_MS: i64 = 10_000;
 
 /// What reaches a job from outside its own loop.
 pub(crate) enum JobEvent {
@@ -48,6 +52,8 @@ pub(crate) struct Job {
     pub state: Mutex<JobState>,
     /// Counts changes for those who watch.
     pub changes: watch::Sender<u64>,
+    /// One of its locks was taken away.
+    pub revoked: CancellationToken,
     events: mpsc::Sender<JobEvent>,
 }
 
@@ -70,6 +76,8 @@ impl Job {
             deadline_ms: timeout.map(|timeout| created_ms + timeout as i64),
             fault_tolerant: planned.context.fault_tolerance(),
             max_concurrent_stages: planned.context.max_concurrent_stages(),
+            // The runtime gives up first, and knows who is in the way.
+            lock_timeout_ms: super::publish::lock_patience_ms(&planned.context) as i64 + LOCK_SLACK_MS,
             start_timeout_ms: controller.task_start_timeout.as_millis() as i64,
             silence_ms: limits::ORDER_SILENCE_MS.max(2 * controller.worker_lease.as_millis() as i64),
             ..graph.shape()
@@ -82,6 +90,7 @@ impl Job {
             created_ms,
             state: Mutex::new(state),
             changes,
+            revoked: CancellationToken::new(),
             events,
         };
         (Arc::new(job), queue)
@@ -127,15 +136,20 @@ impl Job {
 }
 
 /// Drives a job to its end and records the outcome.
-pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: mpsc::Receiver<JobEvent>) {
+pub(crate) async fn run(
+    controller: Arc<Controller>,
+    job: Arc<Job>,
+    mut queue: mpsc::Receiver<JobEvent>,
+    locks: Option<PendingLock>,
+) {
     let mut driver = Driver {
         controller,
         job,
         work: JoinSet::new(),
-        locks: Vec::new(),
         done: None,
     };
-    driver.lock_and_start();
+    driver.lock_and_start(locks);
+    let mut locked = true;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while driver.done.is_none() {
@@ -144,8 +158,7 @@ pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: m
             Some(finished) = driver.work.join_next() => match finished {
                 Ok(Done::Event(event)) => driver.kernel(event).await,
                 Ok(Done::Orders { stage, first, orders }) => driver.send(stage, first, orders).await,
-                Ok(Done::Locked(locks)) => {
-                    driver.locks = locks;
+                Ok(Done::Locked) => {
                     driver.job.state.lock().started_ms = Some(now_ms());
                     driver.kernel(Event::Started).await;
                 }
@@ -154,6 +167,11 @@ pub(crate) async fn run(controller: Arc<Controller>, job: Arc<Job>, mut queue: m
                     driver.kernel(Event::ControllerFailed { fault }).await;
                 }
             },
+            () = driver.job.revoked.cancelled(), if locked => {
+                locked = false;
+                let fault = Fault::insert_lock_preempted();
+                driver.kernel(Event::ControllerFailed { fault }).await;
+            }
             _ = tick.tick() => driver.kernel(Event::Tick).await,
         }
     }
@@ -172,7 +190,7 @@ enum Done {
         first: bool,
         orders: Vec<(ProcessId, WorkOrder)>,
     },
-    Locked(Vec<LockLease>),
+    Locked,
 }
 
 struct Driver {
@@ -180,16 +198,15 @@ struct Driver {
     job: Arc<Job>,
     /// The controller's own work for the job: never more than a handful at once.
     work: JoinSet<Done>,
-    locks: Vec<LockLease>,
     done: Option<Outcome>,
 }
 
 impl Driver {
-    fn lock_and_start(&mut self) {
+    fn lock_and_start(&mut self, locks: Option<PendingLock>) {
         let (controller, job) = (Arc::clone(&self.controller), Arc::clone(&self.job));
         self.work.spawn(async move {
-            match controller.lock(&job).await {
-                Ok(locks) => Done::Locked(locks),
+            match controller.lock(&job, locks).await {
+                Ok(()) => Done::Locked,
                 Err(fault) => Done::Event(Event::ControllerFailed { fault }),
             }
         });

@@ -147,7 +147,12 @@ impl Controller {
     }
 
     fn assignment<'a>(&self, job: &Job, spec: &'a StageSpec) -> stage::Assignment<'a> {
-        let splits = job.state.lock().stages[spec.number.0 as usize].splits.clone();
+        let (splits, tables) = {
+            let state = job.state.lock();
+            let splits = state.stages[spec.number.0 as usize].splits.clone();
+            (splits, Arc::clone(&state.tables))
+        };
+        let segments = stage::list_segments(spec, &tables);
         let outputs = self.stage_outputs(job, spec);
         let context = &job.planned.context;
         let mode = if context.auto_assignment() {
@@ -159,7 +164,7 @@ impl Controller {
         } else {
             stage::AssignmentMode::Max
         };
-        stage::assign(spec, splits, outputs, mode)
+        stage::assign(spec, splits, segments, outputs, mode)
     }
 
     /// What each worker of a stage does.
@@ -289,10 +294,12 @@ impl Controller {
             let priority = job.planned.context.priority();
             let leases = self.pool.acquire(missing, priority, patience).await;
             job.state.lock().wanted_workers = 0;
-            leases.ok_or_else(|| {
+            let leases = leases.ok_or_else(|| {
                 let total = possible as u32;
                 Fault::task_start_timeout(total, total, patience.as_millis() as u64)
-            })?
+            })?;
+            self.begin(job).await?;
+            leases
         } else {
             self.pool.try_acquire(missing)
         };

@@ -113,14 +113,16 @@ impl Controller {
             source,
         })?;
         submit::end_interrupted(config.store.as_ref())?;
-        let used = config.store.used_segments(None)?;
+        let views = config.store.all_segments();
+        let used = || {
+            views
+                .values()
+                .flat_map(|view| view.used())
+                .map(|segment| &segment.record)
+        };
         // A clock that went back must not make new segments older than those that are there.
-        let newest = used
-            .iter()
-            .filter_map(|record| parse_instant(&record.version))
-            .max()
-            .unwrap_or(0);
-        let referenced: HashSet<String> = used.into_iter().filter_map(|record| record.path).collect();
+        let newest = used().filter_map(|record| parse_instant(&record.version)).max();
+        let referenced: HashSet<String> = used().filter_map(|record| record.path.clone()).collect();
         let swept = trilith_segment::sweep(&config.worker.segment_directory, &referenced)?;
         if swept > 0 {
             info!(files = swept, "removed segment files that were never published");
@@ -129,7 +131,7 @@ impl Controller {
             worker_config: config.worker,
             results_directory: config.results_directory,
             store: config.store,
-            locks: LockManager::new(newest),
+            locks: LockManager::new(newest.unwrap_or(0)),
             allocator: Allocator::default(),
             pool: WorkerPool::default(),
             worker_lease: config.worker_lease,

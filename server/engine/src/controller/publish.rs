@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trilith_metadata::{
-    Allocation, AllocationError, LockKind, LockLease, MetadataError, Publish, TaskRecord, TaskState,
+    ActiveLock, Allocation, Append, Change, LockKind, LockOwner, LockRequest, MetadataError, PendingLock,
+    Publish, Replace, TaskRecord, TaskState,
 };
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{PartitionNumber, StageNumber};
-use trilith_proto::interval::{ETERNITY, Granularity, Interval};
+use trilith_proto::interval::{ETERNITY, Interval};
 use trilith_proto::pb::task as pb;
-use trilith_segment::{SegmentRecord, ShardSpec, file_path, tombstone_intervals};
-use trilith_sql::Ingest;
+use trilith_segment::{SegmentRecord, ShardSpec, file_path, sync_ancestors};
+use trilith_sql::{Ingest, QueryContext};
 
 use super::Controller;
 use super::job::{Job, now_ms};
@@ -21,9 +22,16 @@ use crate::stage::OutputShuffle;
 use crate::worker::SegmentTarget;
 use crate::{limits, report};
 
+/// Ten years: far enough, and no clock overflows.
+const WAIT_MAX_MS: u64 = 10 * 365 * 86_400_000;
+
 /// Errors of the metadata store, as faults.
 pub(crate) fn store_fault(error: MetadataError) -> Fault {
-    Fault::unknown(error.to_string())
+    match error {
+        MetadataError::NotLocked(_) => Fault::insert_lock_preempted(),
+        MetadataError::TooManyTombstones(max) => Fault::too_many_buckets(max as u64),
+        other => Fault::unknown(other.to_string()),
+    }
 }
 
 /// Why a job was not published.
@@ -57,42 +65,78 @@ impl From<MetadataError> for PublishError {
 }
 
 impl Controller {
-    /// Waits for the locks of a job: exclusive on what a REPLACE overwrites, shared for an INSERT.
-    pub(crate) async fn lock(&self, job: &Job) -> Result<Vec<LockLease>, Fault> {
+    /// Locks that tasks hold now, one for each interval.
+    pub fn active_locks(&self) -> Vec<ActiveLock> {
+        self.locks.active()
+    }
+
+    /// Takes a place in the queue for the locks of a REPLACE, on all that it overwrites. An INSERT locks its
+    /// chunks when it knows them.
+    pub(crate) fn request_locks(&self, job: &Job) -> Option<PendingLock> {
+        let ingest = job.ingest()?;
+        let intervals = ingest.overwrite.clone()?;
+        let kind = if ingest.concurrent {
+            LockKind::Replace
+        } else {
+            LockKind::Exclusive
+        };
+        Some(self.request(job, ingest, intervals, kind))
+    }
+
+    fn request(&self, job: &Job, ingest: &Ingest, intervals: Vec<Interval>, kind: LockKind) -> PendingLock {
+        let owner = LockOwner {
+            task: job.id.to_string(),
+            priority: job.planned.context.priority(),
+            revoked: job.revoked.clone(),
+        };
+        let wanted = LockRequest {
+            datasource: ingest.datasource.clone(),
+            intervals,
+            kind,
+        };
+        self.locks.request(&owner, wanted)
+    }
+
+    /// Waits for locks, if there are any to wait for, and keeps what the job is going to read.
+    pub(crate) async fn lock(&self, job: &Job, locks: Option<PendingLock>) -> Result<(), Fault> {
         if job.graph.needs_durable_storage() {
             self.worker_config.exchange.durable().map_err(Fault::from)?;
         }
-        let Some(ingest) = job.ingest() else {
-            return Ok(Vec::new());
-        };
-        let reserved = job
-            .planned
-            .columns
-            .iter()
-            .find(|column| limits::RESERVED_COLUMNS.contains(&column.name.as_str()));
-        if let Some(column) = reserved {
+        let reserved = |name: &str| limits::RESERVED_COLUMNS.contains(&name);
+        let mut columns = job.ingest().into_iter().flat_map(|_| &job.planned.columns);
+        if let Some(column) = columns.find(|column| reserved(&column.name)) {
             return Err(Fault::column_name_restricted(&column.name));
         }
-        let (kind, intervals) = match &ingest.overwrite {
-            Some(intervals) => (LockKind::Exclusive, intervals.clone()),
-            None => (LockKind::Shared, vec![ETERNITY]),
-        };
-        let priority = job.planned.context.priority();
-        let patience = Duration::from_millis(limits::TASK_LOCK_TIMEOUT_MS);
-        let lease = self
-            .locks
-            .acquire(
-                job.id.as_str(),
-                &ingest.datasource,
-                &intervals,
-                kind,
-                priority,
-                patience,
-            )
-            .await;
-        let lease = lease.ok_or_else(Fault::insert_lock_preempted)?;
-        job.state.lock().version = Some(lease.version().to_owned());
-        Ok(vec![lease])
+        if let Some(locks) = locks {
+            self.granted(job, locks).await?;
+        }
+        job.state.lock().tables = self.store.all_segments();
+        Ok(())
+    }
+
+    /// Waits for a lock and gives it to the job.
+    async fn granted(&self, job: &Job, lock: PendingLock) -> Result<String, Fault> {
+        let patience_ms = lock_patience_ms(&job.planned.context);
+        let granted = lock.granted(Duration::from_millis(patience_ms)).await;
+        let lease = granted.map_err(|holders| Fault::insert_lock_timeout(patience_ms, &holders))?;
+        let version = lease.version().ok_or_else(Fault::insert_lock_preempted);
+        job.state.lock().locks.push(Arc::new(lease));
+        version
+    }
+
+    /// The job has its slots. A lock that it had before may have been lent to a task that held slots while
+    /// this one waited for some: it is waited for, and what the job reads is looked up again.
+    pub(crate) async fn begin(&self, job: &Job) -> Result<(), Fault> {
+        let locks = job.state.lock().locks.clone();
+        let patience_ms = lock_patience_ms(&job.planned.context);
+        for lock in &locks {
+            let began = lock.begin(Duration::from_millis(patience_ms)).await;
+            began.map_err(|holders| Fault::insert_lock_timeout(patience_ms, &holders))?;
+        }
+        if !locks.is_empty() {
+            job.state.lock().tables = self.store.all_segments();
+        }
+        Ok(())
     }
 
     /// Decides which segments the job writes.
@@ -109,12 +153,12 @@ impl Controller {
             .and_then(|stage| stage.input_stages().first().copied())
             .and_then(|number| job.stage(number))
             .ok_or_else(|| Fault::unknown("segments without an input stage"))?;
-        let (ranges, multiple, version) = {
+        let (ranges, multiple) = {
             let state = job.state.lock();
             let run = state.stages.get(input.number.0 as usize);
             let ranges = run.and_then(|run| run.ranges.clone()).unwrap_or_default();
             let multiple = run.is_some_and(|run| run.has_multiple_values);
-            (ranges, multiple, state.version.clone().unwrap_or_default())
+            (ranges, multiple)
         };
         let chunks = ingest::chunks(&ranges, ingest.granularity);
         if let Some(bounds) = ingest
@@ -144,11 +188,11 @@ impl Controller {
         };
         let shards = ingest::shards(keys, &schema, name, multiple);
         let mut targets = Vec::with_capacity(ranges.len());
-        let mut appended = match ingest.overwrite {
-            Some(_) => Vec::new(),
-            None => self.append(job, ingest, &chunks, &version).await?,
-        }
-        .into_iter();
+        let (version, appended) = match ingest.overwrite {
+            Some(_) => (self.lock_version(job)?, Vec::new()),
+            None => (String::new(), self.append(job, ingest, &chunks).await?),
+        };
+        let mut appended = appended.into_iter();
         for chunk in &chunks {
             let core = chunk.partitions.len() as u32;
             for (index, partition) in chunk.partitions.iter().enumerate() {
@@ -192,41 +236,48 @@ impl Controller {
         Ok(())
     }
 
-    /// Places behind what is there, for every segment of the job at once.
+    /// Version of the lock of a REPLACE.
+    fn lock_version(&self, job: &Job) -> Result<String, Fault> {
+        let state = job.state.lock();
+        let lease = state.locks.first().ok_or_else(Fault::insert_lock_preempted)?;
+        lease.version().ok_or_else(Fault::insert_lock_preempted)
+    }
+
+    /// Locks the chunks of an INSERT and finds places behind what is there, for every segment at once.
     async fn append(
         &self,
         job: &Job,
         ingest: &Ingest,
         chunks: &[ingest::Chunk],
-        version: &str,
     ) -> Result<Vec<Allocation>, Fault> {
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let kind = if ingest.concurrent {
+            LockKind::Append
+        } else {
+            LockKind::Shared
+        };
+        let intervals = chunks.iter().map(|chunk| chunk.interval).collect();
+        let lock = self.request(job, ingest, intervals, kind);
+        let version = self.granted(job, lock).await?;
         let wanted: Vec<(Interval, usize)> = chunks
             .iter()
             .map(|chunk| (chunk.interval, chunk.partitions.len()))
             .collect();
         let (allocator, store) = (self.allocator.clone(), Arc::clone(&self.store));
-        let (task, datasource, version) = (job.id.to_string(), ingest.datasource.clone(), version.to_owned());
+        let (task, datasource) = (job.id.to_string(), ingest.datasource.clone());
+        let concurrent = ingest.concurrent;
         tokio::task::spawn_blocking(move || {
-            let used = || store.used_segments(Some(&datasource));
+            let current = || store.segments(&datasource);
             allocator
-                .allocate_all(&task, &datasource, &wanted, &version, used)
-                .map_err(|error| match error {
-                    AllocationError::Covered { wanted, allocated } => {
-                        Fault::insert_cannot_allocate(&datasource, wanted, allocated)
-                    }
-                    AllocationError::Used(error) => store_fault(error),
+                .allocate_all(&task, &datasource, &wanted, &version, concurrent, current)
+                .map_err(|covered| {
+                    Fault::insert_cannot_allocate(&datasource, covered.wanted, covered.allocated)
                 })
         })
         .await
         .map_err(|error| Fault::unknown(error.to_string()))?
-    }
-
-    pub(crate) async fn used_segments(&self, datasource: &str) -> Result<Vec<SegmentRecord>, Fault> {
-        let (store, name) = (Arc::clone(&self.store), datasource.to_owned());
-        tokio::task::spawn_blocking(move || store.used_segments(Some(&name)))
-            .await
-            .map_err(|error| Fault::unknown(error.to_string()))?
-            .map_err(store_fault)
     }
 
     /// The last step of a job: rows of a SELECT are kept, or segments published with the final state.
@@ -234,61 +285,46 @@ impl Controller {
         let Some(ingest) = job.ingest() else {
             let results = self.write_results(job).await?;
             job.state.lock().results = Some(results);
-            return self.record(job, &Outcome::Success, Vec::new(), Vec::new()).await;
+            return self.record(job, &Outcome::Success, Change::None).await;
         };
-        let (segments, version) = {
-            let state = job.state.lock();
-            let segments: Vec<SegmentRecord> = state.segments.values().flatten().cloned().collect();
-            (segments, state.version.clone().unwrap_or_default())
-        };
-        if segments.is_empty() && job.planned.context.fail_on_empty_insert() {
-            return Err(Fault::insert_cannot_be_empty(&ingest.datasource).into());
-        }
-        let (tombstones, unused) = self.replaced(ingest, &segments, &version).await?;
-        let all = segments.into_iter().chain(tombstones).collect();
-        self.record(job, &Outcome::Success, all, unused).await
+        let change = self.change(job, ingest)?;
+        self.record(job, &Outcome::Success, change).await
     }
 
-    /// Tombstones that a REPLACE leaves, and segments that nothing of is visible any more.
-    async fn replaced(
-        &self,
-        ingest: &Ingest,
-        segments: &[SegmentRecord],
-        version: &str,
-    ) -> Result<(Vec<SegmentRecord>, Vec<String>), Fault> {
+    /// What a finished job is to change, with leave to do so: from here on nobody can take its locks.
+    fn change(&self, job: &Job, ingest: &Ingest) -> Result<Change, Fault> {
+        let state = job.state.lock();
+        let segments: Vec<SegmentRecord> = state.segments.values().flatten().cloned().collect();
+        if segments.is_empty() && job.planned.context.fail_on_empty_insert() {
+            return Err(Fault::insert_cannot_be_empty(&ingest.datasource));
+        }
+        let permit = self.locks.permit(&state.locks);
+        let permit = permit.ok_or_else(Fault::insert_lock_preempted)?;
         let Some(overwrite) = &ingest.overwrite else {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(match segments.is_empty() {
+                true => Change::None,
+                false => Change::Append(Append { permit, segments }),
+            });
         };
-        let used = self.used_segments(&ingest.datasource).await?;
-        let published: Vec<Interval> = segments.iter().map(|segment| segment.interval).collect();
-        let chunk: Granularity = ingest.granularity;
-        let intervals =
-            tombstone_intervals(overwrite, &published, &used, chunk, limits::BUCKETS_MAX as usize)
-                .ok_or_else(|| Fault::too_many_buckets(limits::BUCKETS_MAX))?;
-        let tombstones: Vec<SegmentRecord> = intervals
-            .into_iter()
-            .map(|interval| SegmentRecord::tombstone(&ingest.datasource, interval, version, now_ms()))
-            .collect();
-        let mut after = used.clone();
-        after.extend(segments.iter().cloned());
-        after.extend(tombstones.iter().cloned());
-        let visible: std::collections::HashSet<String> = trilith_segment::visible(&after)
-            .into_iter()
-            .map(|(record, _)| record.segment_id())
-            .collect();
-        let unused: Vec<String> = used
-            .iter()
-            .map(SegmentRecord::segment_id)
-            .filter(|id| !visible.contains(id))
-            .collect();
-        Ok((tombstones, unused))
+        let version = state.locks.first().and_then(|lease| lease.version());
+        let base = state.tables.get(&ingest.datasource).cloned();
+        Ok(Change::Replace(Replace {
+            permit,
+            segments,
+            overwrite: overwrite.clone(),
+            granularity: ingest.granularity,
+            version: version.ok_or_else(Fault::insert_lock_preempted)?,
+            base: base.unwrap_or_default(),
+            tombstones_max: limits::BUCKETS_MAX as usize,
+            created_ms: now_ms(),
+        }))
     }
 
     /// Finds out what became of publishing: records the job as failed with this fault, which the store refuses
     /// if it is published already, and which keeps it from being published later. True if it is published.
     pub(crate) async fn settle(&self, job: &Arc<Job>, fault: Fault) -> Result<bool, Fault> {
         let failed = Outcome::Failed { fault, stage: None };
-        match self.record(job, &failed, Vec::new(), Vec::new()).await {
+        match self.record(job, &failed, Change::None).await {
             Ok(()) => Ok(false),
             Err(PublishError::Unknown(fault) | PublishError::Refused(fault)) => Err(fault),
             Err(PublishError::Ended(_)) => {
@@ -303,25 +339,18 @@ impl Controller {
     }
 
     /// Writes the end of a job in one transaction.
-    async fn record(
-        &self,
-        job: &Arc<Job>,
-        outcome: &Outcome,
-        segments: Vec<SegmentRecord>,
-        unused: Vec<String>,
-    ) -> Result<(), PublishError> {
+    async fn record(&self, job: &Arc<Job>, outcome: &Outcome, change: Change) -> Result<(), PublishError> {
         let (task, report) = self.final_record(job, outcome);
-        let publish = Publish {
-            task,
-            report,
-            segments,
-            unused,
-        };
+        let publish = Publish { task, report, change };
         let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.publish(&publish))
-            .await
-            .map_err(|error| PublishError::Unknown(Fault::unknown(error.to_string())))?
-            .map_err(PublishError::from)
+        let segments = self.worker_config.segment_directory.clone();
+        tokio::task::spawn_blocking(move || {
+            // The files are durable, and with this the way to them.
+            sync_ancestors(&segments, publish.change.paths()).map_err(|error| Fault::from_error(&error))?;
+            store.publish(&publish).map_err(PublishError::from)
+        })
+        .await
+        .map_err(|error| PublishError::Unknown(Fault::unknown(error.to_string())))?
     }
 
     fn final_record(&self, job: &Arc<Job>, outcome: &Outcome) -> (TaskRecord, Vec<u8>) {
@@ -369,7 +398,7 @@ impl Controller {
     /// Ends a job: records a failure, frees what it held, forgets it.
     pub(crate) async fn finish(&self, job: &Arc<Job>, outcome: Outcome) {
         if let Outcome::Failed { .. } = &outcome {
-            match self.record(job, &outcome, Vec::new(), Vec::new()).await {
+            match self.record(job, &outcome, Change::None).await {
                 Ok(()) => {}
                 Err(PublishError::Ended(_)) => {
                     tracing::debug!(task = %job.id, "the end of the task was recorded before");
@@ -386,15 +415,14 @@ impl Controller {
             self.pool.cancel_everywhere(&job.id).await;
         }
         self.clean_durable(job, matches!(outcome, Outcome::Success)).await;
-        // Slots are free again from here.
-        let leases: Vec<_> = job
-            .state
-            .lock()
-            .workers
-            .iter_mut()
-            .filter_map(|worker| worker.lease.take())
-            .collect();
-        drop(leases);
+        // Slots and locks are free again from here.
+        let (leases, locks) = {
+            let mut state = job.state.lock();
+            let workers = state.workers.iter_mut();
+            let leases: Vec<_> = workers.filter_map(|worker| worker.lease.take()).collect();
+            (leases, std::mem::take(&mut state.locks))
+        };
+        drop((leases, locks));
         self.jobs.lock().remove(&job.id);
         job.changed();
     }
@@ -416,6 +444,12 @@ impl Controller {
             tracing::warn!(task = %job.id, %error, "files of a failed task remain until the next start");
         }
     }
+}
+
+/// Milliseconds that a task waits for locks.
+pub(crate) fn lock_patience_ms(context: &QueryContext) -> u64 {
+    let timeout = context.task_lock_timeout_ms();
+    timeout.unwrap_or(limits::TASK_LOCK_TIMEOUT_MS).min(WAIT_MAX_MS)
 }
 
 fn shard_spec(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use trilith_exchange::{BucketStatistics, PartitionRange, StageSource};
 use trilith_input::Split;
+use trilith_metadata::{LockLease, SegmentViews};
 use trilith_proto::id::{WorkOrderId, WorkerNumber};
 use trilith_proto::pb::task as pb;
 use trilith_segment::SegmentRecord;
@@ -118,8 +119,10 @@ pub struct JobState {
     pub targets: Vec<SegmentTarget>,
     /// Segments written, by worker: those of its newest attempt.
     pub segments: BTreeMap<WorkerNumber, Vec<SegmentRecord>>,
-    /// Version of new segments, from the lock.
-    pub version: Option<String>,
+    /// Every datasource as it was when the job had its locks: all that the job reads.
+    pub tables: SegmentViews,
+    /// Locks, until the job ends.
+    pub locks: Vec<Arc<LockLease>>,
     /// Rows of a SELECT.
     pub results: Option<pb::ResultsReport>,
     /// Which shard spec, and why.
@@ -148,7 +151,8 @@ impl JobState {
             warnings: Vec::new(),
             targets: Vec::new(),
             segments: BTreeMap::new(),
-            version: None,
+            tables: SegmentViews::default(),
+            locks: Vec::new(),
             results: None,
             segment_report: None,
             segment_load: None,

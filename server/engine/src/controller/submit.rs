@@ -6,7 +6,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{Instrument, field, info_span};
-use trilith_metadata::{MetadataError, MetadataStore, Publish, TaskFilter, TaskRecord, TaskState};
+use trilith_metadata::{Change, MetadataError, MetadataStore, Publish, TaskFilter, TaskRecord, TaskState};
 use trilith_proto::error::ApiError;
 use trilith_proto::fault::{CancelReason, Fault};
 use trilith_proto::id::TaskId;
@@ -149,8 +149,7 @@ pub(super) fn end_interrupted(store: &dyn MetadataStore) -> Result<(), MetadataE
         store.publish(&Publish {
             task,
             report: report.encode_to_vec(),
-            segments: Vec::new(),
-            unused: Vec::new(),
+            change: Change::None,
         })?;
     }
     Ok(())
@@ -195,8 +194,10 @@ impl Controller {
             otel.status_code = field::Empty,
             otel.status_description = field::Empty,
         );
+        // Asked for here, so that locks go to tasks in the order in which they were accepted.
+        let locks = self.request_locks(&job);
         self.tracker
-            .spawn(job::run(Arc::clone(self), job, queue).instrument(span));
+            .spawn(job::run(Arc::clone(self), job, queue, locks).instrument(span));
         Ok(Submission::Accepted(Accepted { task_id }))
     }
 

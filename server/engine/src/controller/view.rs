@@ -27,10 +27,8 @@ impl DatasourceView {
     }
 
     /// Used segments of a datasource, and whether any part of each is visible.
-    pub fn segments(&self, datasource: &str) -> Vec<(SegmentRecord, bool)> {
-        let mut segments = self.snapshot.all_segments();
-        segments.retain(|(record, _)| record.datasource == datasource);
-        segments
+    pub fn segments(&self, datasource: &str) -> Vec<(Arc<SegmentRecord>, bool)> {
+        self.snapshot.segments(datasource)
     }
 
     /// Columns of a datasource, `__time` first; none if there is no such datasource.

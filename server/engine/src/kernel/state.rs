@@ -147,7 +147,8 @@ impl Kernel {
             if self.shape.stages[index].writes_segments {
                 let stage = StageNumber(index as u32);
                 self.stages[index].start = Start::Allocating;
-                let deadline = now_ms + limits::PUBLISH_TIMEOUT_MS;
+                // An INSERT waits for its locks here.
+                let deadline = now_ms + limits::PUBLISH_TIMEOUT_MS.max(self.shape.lock_timeout_ms);
                 self.waits.insert(Wait::Launch(stage), deadline);
                 actions.push(Action::AllocateSegments { stage });
             } else {

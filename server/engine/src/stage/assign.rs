@@ -9,11 +9,13 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use trilith_exchange::StageSource;
 use trilith_input::{Policy, Split};
+use trilith_metadata::SegmentViews;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::StageNumber;
 
 use super::graph::{OutputShuffle, StageSpec};
 use super::source::{SegmentSlice, Source, SourceExec};
+use super::tables::within;
 
 /// Bytes of a worker's input under `taskAssignment=auto`, unless the context says otherwise.
 pub const AUTO_BYTES_PER_WORKER: u64 = 512 * 1024 * 1024;
@@ -38,6 +40,8 @@ pub struct Assignment<'a> {
     pub stage: &'a StageSpec,
     /// Files of its external inputs, by input number.
     pub splits: BTreeMap<usize, Vec<Split>>,
+    /// Visible segments of its datasources, by input number.
+    pub segments: BTreeMap<usize, Vec<SegmentSlice>>,
     /// Outputs and number of partitions of the stages that it reads.
     pub outputs: BTreeMap<StageNumber, StageOutputs>,
     /// `taskAssignment`.
@@ -85,6 +89,26 @@ pub async fn list_external(
     Ok(splits)
 }
 
+/// Visible segments of every datasource that a stage reads.
+pub fn list_segments(stage: &StageSpec, views: &SegmentViews) -> BTreeMap<usize, Vec<SegmentSlice>> {
+    let mut segments = BTreeMap::new();
+    for (number, input) in stage.inputs.iter().enumerate() {
+        if let Source::Segments {
+            datasource,
+            time_range,
+            ..
+        } = input
+        {
+            let visible = views.get(datasource).map_or(&[][..], |view| view.visible());
+            segments.insert(
+                number,
+                within(visible.iter().map(SegmentSlice::from), *time_range),
+            );
+        }
+    }
+    segments
+}
+
 impl Assignment<'_> {
     /// How many workers the stage can use.
     pub fn worker_count(&self) -> u32 {
@@ -96,7 +120,7 @@ impl Assignment<'_> {
             .enumerate()
             .map(|(number, input)| match input {
                 Source::External { .. } => occupied(&self.external_slices(number, max)),
-                Source::Segments { segments, .. } => occupied(&self.segment_slices(segments, max)),
+                Source::Segments { .. } => occupied(&self.segment_slices(number, max)),
                 Source::Stage { broadcast: true, .. } => 1,
                 Source::Stage { stage, .. } => self.outputs.get(stage).map_or(1, |output| match self.mode {
                     AssignmentMode::Max => output.partitions,
@@ -139,7 +163,8 @@ impl Assignment<'_> {
         }
     }
 
-    fn segment_slices(&self, segments: &[SegmentSlice], workers: u32) -> Vec<Vec<SegmentSlice>> {
+    fn segment_slices(&self, number: usize, workers: u32) -> Vec<Vec<SegmentSlice>> {
+        let segments = self.segments.get(&number).map_or(&[][..], Vec::as_slice);
         // A tombstone has no rows to read.
         let segments = segments.iter().filter(|slice| slice.record.path.is_some());
         let segments: Vec<SegmentSlice> = segments.cloned().collect();
@@ -169,8 +194,8 @@ impl Assignment<'_> {
                     let slices = self.external_slices(number, workers);
                     count(slices.iter().map(|slice| files(slice)).collect());
                 }
-                Source::Segments { segments, .. } => {
-                    let slices = self.segment_slices(segments, workers);
+                Source::Segments { .. } => {
+                    let slices = self.segment_slices(number, workers);
                     let lengths: Vec<u64> = slices.iter().map(|slice| slice.len() as u64).collect();
                     total += lengths.iter().sum::<u64>();
                     count(lengths);
@@ -225,9 +250,9 @@ impl Assignment<'_> {
                 .collect(),
             Source::Segments {
                 datasource,
-                segments,
                 time_range,
-            } => padded(self.segment_slices(segments, workers), count)
+                ..
+            } => padded(self.segment_slices(number, workers), count)
                 .map(|segments| Source::Segments {
                     datasource: datasource.clone(),
                     segments,
@@ -374,16 +399,18 @@ pub fn assign_all(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>
     instantiate(plan, &|leaf| leaf.assigned(leaf.source().clone()))
 }
 
-/// Files of an external input, dealt out.
+/// The assignment of a stage.
 pub fn assign<'a>(
     stage: &'a StageSpec,
     splits: BTreeMap<usize, Vec<Split>>,
+    segments: BTreeMap<usize, Vec<SegmentSlice>>,
     outputs: BTreeMap<StageNumber, StageOutputs>,
     mode: AssignmentMode,
 ) -> Assignment<'a> {
     Assignment {
         stage,
         splits,
+        segments,
         outputs,
         mode,
     }

@@ -17,6 +17,7 @@ mod tables;
 
 pub use assign::{
     AUTO_BYTES_PER_WORKER, Assignment, AssignmentMode, StageOutputs, assign, assign_all, list_external,
+    list_segments,
 };
 pub use codec::{decode_plan, encode_plan};
 pub(crate) use codec::{decode_schema, encode_schema};

@@ -17,6 +17,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use serde::{Deserialize, Serialize};
 use trilith_exchange::{SortKey, StageSource};
 use trilith_input::{ExternSpec, Split};
+use trilith_metadata::VisibleSegment;
 use trilith_proto::id::StageNumber;
 use trilith_proto::interval::Interval;
 use trilith_segment::SegmentRecord;
@@ -27,9 +28,41 @@ use super::read;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SegmentSlice {
     /// What the metadata says of it.
-    pub record: SegmentRecord,
+    #[serde(with = "shared")]
+    pub record: Arc<SegmentRecord>,
     /// None when all of it is visible.
     pub visible: Option<Vec<Interval>>,
+}
+
+impl From<&VisibleSegment> for SegmentSlice {
+    fn from(segment: &VisibleSegment) -> SegmentSlice {
+        let whole = segment.parts.as_slice() == [segment.record.interval];
+        SegmentSlice {
+            record: Arc::clone(&segment.record),
+            visible: (!whole).then(|| segment.parts.clone()),
+        }
+    }
+}
+
+/// A shared record travels as the record.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use trilith_segment::SegmentRecord;
+
+    pub(super) fn serialize<S: Serializer>(
+        record: &Arc<SegmentRecord>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        record.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<SegmentRecord>, D::Error> {
+        SegmentRecord::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 /// Where rows come from. In a plan that is not yet assigned to a worker, the lists hold everything.

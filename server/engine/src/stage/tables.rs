@@ -1,5 +1,6 @@
 //! Tables that the planner sees: EXTERN and datasources.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -99,14 +100,28 @@ impl SegmentTable {
 /// `__time`, then every column in the order of its first appearance; the newest segment gives the type.
 pub(crate) fn columns(segments: &[SegmentSlice]) -> Vec<(String, column::ColumnType)> {
     let mut columns = vec![("__time".to_owned(), column::ColumnType::Long)];
+    let mut known = HashSet::from(["__time"]);
     let mut ordered: Vec<&SegmentSlice> = segments.iter().collect();
     ordered.sort_by(|a, b| b.record.version.cmp(&a.record.version));
     for (name, column_type) in ordered.iter().flat_map(|slice| &slice.record.columns) {
-        if !columns.iter().any(|(known, _)| known == name) {
+        if known.insert(name) {
             columns.push((name.clone(), column_type.clone()));
         }
     }
     columns
+}
+
+/// Segments of which something lies in a time range.
+pub(crate) fn within(
+    segments: impl IntoIterator<Item = SegmentSlice>,
+    range: Option<Interval>,
+) -> Vec<SegmentSlice> {
+    let range = range.unwrap_or(ETERNITY);
+    let overlaps = |slice: &SegmentSlice| match &slice.visible {
+        Some(parts) => parts.iter().any(|part| part.overlaps(&range)),
+        None => slice.record.interval.overlaps(&range),
+    };
+    segments.into_iter().filter(overlaps).collect()
 }
 
 #[async_trait]
@@ -154,19 +169,11 @@ impl TableProvider for SegmentTable {
             range.start_ms = range.start_ms.max(bound.start_ms);
             range.end_ms = range.end_ms.min(bound.end_ms);
         }
-        let segments = self
-            .segments
-            .iter()
-            .filter(|slice| match &slice.visible {
-                Some(parts) => parts.iter().any(|part| part.overlaps(&range)),
-                None => slice.record.interval.overlaps(&range),
-            })
-            .cloned()
-            .collect();
+        let time_range = (range != ETERNITY).then_some(range);
         let source = Source::Segments {
             datasource: self.datasource.clone(),
-            segments,
-            time_range: (range != ETERNITY).then_some(range),
+            segments: within(self.segments.iter().cloned(), time_range),
+            time_range,
         };
         Ok(Arc::new(SourceExec::new(
             source,

@@ -32,20 +32,20 @@ impl Datasources {
     }
 }
 
-fn segment(record: SegmentRecord, visible: bool) -> pb::Segment {
+fn segment(record: &SegmentRecord, visible: bool) -> pb::Segment {
     pb::Segment {
         segment_id: record.segment_id(),
         interval: record.interval.to_string(),
         partition_number: record.partition_number(),
         shard_spec_json: serde_json::to_string(&record.shard_spec).unwrap_or_default(),
         tombstone: record.is_tombstone(),
-        datasource: record.datasource,
-        version: record.version,
+        datasource: record.datasource.clone(),
+        version: record.version.clone(),
         size_bytes: record.size_bytes,
         row_count: record.row_count,
-        path: record.path.unwrap_or_default(),
-        dimensions: record.dimensions,
-        metrics: record.metrics,
+        path: record.path.clone().unwrap_or_default(),
+        dimensions: record.dimensions.clone(),
+        metrics: record.metrics.clone(),
         overshadowed: !visible,
     }
 }
@@ -59,7 +59,7 @@ impl DatasourceService for Datasources {
         let view = self.view().await?;
         let mut datasources = Vec::new();
         for name in view.datasources() {
-            let shown: Vec<SegmentRecord> = view
+            let shown: Vec<Arc<SegmentRecord>> = view
                 .segments(&name)
                 .into_iter()
                 .filter(|(record, visible)| *visible && !record.is_tombstone())
@@ -95,7 +95,7 @@ impl DatasourceService for Datasources {
             .segments(&request.datasource)
             .into_iter()
             .filter(|(_, visible)| *visible || request.include_overshadowed)
-            .map(|(record, visible)| segment(record, visible))
+            .map(|(record, visible)| segment(&record, visible))
             .filter(|segment| segment.segment_id > request.page_token)
             .collect();
         segments.sort_by(|a, b| a.segment_id.cmp(&b.segment_id));

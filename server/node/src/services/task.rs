@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, info_span};
 use trilith_engine::controller::{Controller, Submission};
 use trilith_engine::trace;
-use trilith_metadata::{TaskFilter, TaskRecord, TaskState};
+use trilith_metadata::{ActiveLock, LockKind, TaskFilter, TaskRecord, TaskState};
 use trilith_proto::error::ApiError;
 use trilith_proto::id::TaskId;
 use trilith_proto::pb::task as pb;
@@ -68,6 +68,24 @@ fn message(controller: &Controller, record: TaskRecord) -> pb::Task {
         payload_json: record.payload.to_string(),
         host: host.to_owned(),
         port: port.parse().unwrap_or(0),
+    }
+}
+
+fn lock(lock: ActiveLock) -> pb::Lock {
+    let kind = match lock.kind {
+        LockKind::Exclusive => pb::LockType::Exclusive,
+        LockKind::Shared => pb::LockType::Shared,
+        LockKind::Append => pb::LockType::Append,
+        LockKind::Replace => pb::LockType::Replace,
+    };
+    pb::Lock {
+        r#type: kind.into(),
+        task_id: lock.task,
+        datasource: lock.datasource,
+        interval: lock.interval.to_string(),
+        version: lock.version,
+        priority: lock.priority,
+        revoked: lock.revoked,
     }
 }
 
@@ -175,6 +193,18 @@ impl TaskService for Tasks {
             .report(&TaskId::from(request.into_inner().task_id))
             .await?;
         Ok(Response::new(pb::GetTaskReportResponse { report: Some(report) }))
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<pb::ListLocksRequest>,
+    ) -> Result<Response<pb::ListLocksResponse>, Status> {
+        let datasource = request.into_inner().datasource;
+        let mut locks = self.controller.active_locks();
+        locks.retain(|lock| datasource.is_empty() || lock.datasource == datasource);
+        Ok(Response::new(pb::ListLocksResponse {
+            locks: locks.into_iter().map(lock).collect(),
+        }))
     }
 
     type WatchTaskStream = BoxStream<'static, Result<pb::WatchTaskResponse, Status>>;
