@@ -13,10 +13,11 @@ demo:
 test:
 	cargo test --locked --workspace
 
-# The long forms of the simulation and of the trials with killed workers.
+# The long forms of the simulation and of the trials with killed workers and random statements.
 soak:
 	TRILITH_SIMULATION_SEEDS=1000000 cargo test --locked -p trilith-engine --lib simulation -- --nocapture
 	TRILITH_TRIALS=200 cargo test --locked -p trilith-node --test black_box retries::killed -- --nocapture
+	TRILITH_HISTORIES=60 cargo test --locked -p trilith-node --test black_box concurrency::what -- --nocapture
 
 lint:
 	cargo fmt --all --check

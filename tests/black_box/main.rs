@@ -1,6 +1,7 @@
 //! Real processes, real sockets, rows read back. Expected values are computed here, from the data files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod concurrency;
 mod disk;
 mod durable;
 mod errors;
@@ -13,5 +14,6 @@ mod parallel;
 mod queries;
 mod retries;
 mod source;
+mod table_model;
 mod wire;
 mod workers;
