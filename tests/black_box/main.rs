@@ -6,6 +6,7 @@ mod disk;
 mod durable;
 mod errors;
 mod faults;
+mod functions;
 mod harness;
 mod ingest;
 mod locks;

@@ -2,29 +2,50 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::DataType;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, StringArray, TimestampMillisecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimestampMillisecondType};
 use datafusion::error::Result;
 
-use crate::function::{Args, Function, returns_double, returns_long, returns_text, returns_time, times};
+use crate::function::{
+    Args, Function, is_text, list_of, returns_boolean, returns_double, returns_long, returns_text,
+    returns_texts, returns_time, times,
+};
 use crate::pattern::Pattern;
+use crate::period::Period;
 use crate::zone::Zone;
 
 pub(crate) fn functions() -> Vec<Function> {
     vec![
-        Function::new("druid_cast_timestamp", (1, 2), returns_time, timestamp),
+        Function::new("druid_cast_timestamp", (1, 2), returns_time, timestamp).maps(),
+        Function::new("druid_cast_date", (1, 2), returns_time, date).maps(),
         Function::new("druid_cast_varchar", (1, 2), returns_text, varchar),
-        Function::new("druid_cast_bigint", (1, 1), returns_long, bigint),
-        Function::new("druid_cast_double", (1, 1), returns_double, double),
+        Function::new("druid_cast_bigint", (1, 1), returns_long, |args| {
+            Ok(Arc::new(args.long(0)?))
+        })
+        .maps(),
+        Function::new("druid_cast_double", (1, 1), returns_double, |args| {
+            Ok(Arc::new(args.double(0)?))
+        })
+        .maps(),
+        Function::new("druid_cast_float", (1, 1), |_| Ok(DataType::Float32), float).maps(),
+        Function::new("druid_cast_boolean", (1, 1), returns_boolean, boolean).maps(),
+        Function::new("druid_cast_varchar_array", (1, 1), returns_texts, |args| {
+            Ok(Arc::new(crate::array::lists_of(args, 0, &DataType::Utf8)?))
+        }),
+        Function::new(
+            "druid_cast_bigint_array",
+            (1, 1),
+            |_| Ok(list_of(DataType::Int64)),
+            |args| Ok(Arc::new(crate::array::lists_of(args, 0, &DataType::Int64)?)),
+        ),
+        Function::new(
+            "druid_cast_double_array",
+            (1, 1),
+            |_| Ok(list_of(DataType::Float64)),
+            |args| Ok(Arc::new(crate::array::lists_of(args, 0, &DataType::Float64)?)),
+        ),
     ]
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-    )
 }
 
 fn zone(args: &Args) -> Result<Zone> {
@@ -46,6 +67,21 @@ fn timestamp(args: &Args) -> Result<ArrayRef> {
     ))
 }
 
+/// The start of the day.
+fn date(args: &Args) -> Result<ArrayRef> {
+    let zone = zone(args)?;
+    let starts = timestamp(args)?;
+    let Some(day) = Period::parse("P1D") else {
+        return Ok(starts);
+    };
+    Ok(times(
+        starts
+            .as_primitive::<TimestampMillisecondType>()
+            .iter()
+            .map(|ms| day.floor(ms?, zone, None)),
+    ))
+}
+
 fn varchar(args: &Args) -> Result<ArrayRef> {
     match args.data_type(0) {
         DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
@@ -62,16 +98,32 @@ fn varchar(args: &Args) -> Result<ArrayRef> {
                 .collect();
             Ok(Arc::new(text))
         }
-        DataType::Float32 | DataType::Float64 => {
-            let text: StringArray = args
-                .double(0)?
-                .iter()
-                .map(|value| value.map(java_double))
-                .collect();
-            Ok(Arc::new(text))
-        }
         _ => Ok(Arc::new(args.text(0)?)),
     }
+}
+
+fn float(args: &Args) -> Result<ArrayRef> {
+    Ok(cast(&args.double(0)?, &DataType::Float32)?)
+}
+
+/// Text is true when it says so, a number when it is above zero.
+fn boolean(args: &Args) -> Result<ArrayRef> {
+    let data_type = args.data_type(0);
+    if data_type == DataType::Boolean {
+        return args.array(0);
+    }
+    let truths: BooleanArray = if is_text(&data_type) {
+        args.text(0)?
+            .iter()
+            .map(|text| text.map(|text| text.eq_ignore_ascii_case("true")))
+            .collect()
+    } else {
+        args.double(0)?
+            .iter()
+            .map(|value| value.map(|value| value > 0.0))
+            .collect()
+    };
+    Ok(Arc::new(truths))
 }
 
 /// Java's `Double.toString`.
@@ -98,52 +150,14 @@ pub(crate) fn java_double(value: f64) -> String {
     }
 }
 
-fn bigint(args: &Args) -> Result<ArrayRef> {
-    match args.data_type(0) {
-        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-            let millis: Int64Array = args.time(0)?.reinterpret_cast();
-            Ok(Arc::new(millis))
-        }
-        data_type if is_text(&data_type) => {
-            let numbers: Int64Array = args.text(0)?.iter().map(|text| parse_long(text?)).collect();
-            Ok(Arc::new(numbers))
-        }
-        DataType::Float32 | DataType::Float64 => {
-            let numbers: Int64Array = args.double(0)?.iter().map(|value| Some(value? as i64)).collect();
-            Ok(Arc::new(numbers))
-        }
-        _ => safe(&args.array(0)?, &DataType::Int64),
-    }
-}
-
-fn double(args: &Args) -> Result<ArrayRef> {
-    let data_type = args.data_type(0);
-    if is_text(&data_type) {
-        let numbers: Float64Array = args.text(0)?.iter().map(|text| parse_double(text?)).collect();
-        return Ok(Arc::new(numbers));
-    }
-    match data_type {
-        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-            let millis: Int64Array = args.time(0)?.reinterpret_cast();
-            let numbers: Float64Array = millis.iter().map(|ms| Some(ms? as f64)).collect();
-            Ok(Arc::new(numbers))
-        }
-        _ => safe(&args.array(0)?, &DataType::Float64),
-    }
-}
-
-fn safe(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
-    let options = CastOptions {
-        safe: true,
-        ..CastOptions::default()
-    };
-    Ok(cast_with_options(array, to, &options)?)
-}
-
 /// A long, else a double cut towards zero.
 pub(crate) fn parse_long(text: &str) -> Option<i64> {
     let text = text.trim();
     let text = text.strip_prefix('+').unwrap_or(text);
+    // Commas are for readers of the number.
+    if text.contains(',') {
+        return parse_long(&text.replace(',', ""));
+    }
     text.parse().ok().or_else(|| {
         parse_double(text)
             .filter(|value| value.is_finite())

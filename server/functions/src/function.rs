@@ -1,19 +1,25 @@
 //! One shape for all scalar functions: a name, a return type, a body.
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
+use trilith_proto::column::{self, ColumnType, DRUID_TYPE_KEY};
+
+use crate::{multiple, number, text};
 
 type Types = fn(&[DataType]) -> Result<DataType>;
 type Body = fn(&Args) -> Result<ArrayRef>;
+/// Looks at the literals of a call while it is planned; an argument that is no literal is none.
+type Check = fn(&Call, &[Option<&ScalarValue>]) -> Result<()>;
 
 /// A scalar function.
 #[derive(Debug)]
@@ -24,6 +30,10 @@ pub(crate) struct Function {
     most: usize,
     types: Types,
     body: Body,
+    literals: &'static [usize],
+    check: Option<Check>,
+    complex: Option<&'static str>,
+    maps: bool,
     signature: Signature,
 }
 
@@ -38,6 +48,18 @@ impl Eq for Function {}
 impl Hash for Function {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);
+    }
+}
+
+/// The function that is called, for messages.
+pub(crate) struct Call {
+    pub name: &'static str,
+}
+
+impl Call {
+    /// An error in Druid's manner.
+    pub(crate) fn wrong<T>(&self, what: impl std::fmt::Display) -> Result<T> {
+        plan_err!("Function[{}] {what}", self.name.to_uppercase())
     }
 }
 
@@ -59,7 +81,11 @@ impl Function {
             })
             .collect();
         let signature = if most > least + 8 {
-            Signature::variadic_any(Volatility::Immutable)
+            let mut any = vec![TypeSignature::VariadicAny];
+            if least == 0 {
+                any.push(TypeSignature::Nullary);
+            }
+            Signature::one_of(any, Volatility::Immutable)
         } else {
             Signature::one_of(any, Volatility::Immutable)
         };
@@ -70,6 +96,10 @@ impl Function {
             most,
             types,
             body,
+            literals: &[],
+            check: None,
+            complex: None,
+            maps: false,
             signature,
         }
     }
@@ -78,6 +108,59 @@ impl Function {
     pub(crate) fn alias(mut self, names: &[&str]) -> Function {
         self.aliases = names.iter().map(|name| (*name).to_owned()).collect();
         self
+    }
+
+    /// Arguments that must be literals.
+    pub(crate) fn literals(mut self, places: &'static [usize]) -> Function {
+        self.literals = places;
+        self
+    }
+
+    /// Checks literals while the call is planned.
+    pub(crate) fn check(mut self, check: Check) -> Function {
+        self.check = Some(check);
+        self
+    }
+
+    /// The result is COMPLEX of this name, or the array type of it that is given.
+    pub(crate) fn complex(mut self, name: &'static str) -> Function {
+        self.complex = Some(name);
+        self
+    }
+
+    /// Works on each value of a multi-value string.
+    pub(crate) fn maps(mut self) -> Function {
+        self.maps = true;
+        self
+    }
+
+    /// True if a multi-value string among the arguments makes the result one.
+    pub(crate) fn is_mapping(&self) -> bool {
+        self.maps
+    }
+
+    /// Fewest and most arguments.
+    pub(crate) fn arguments(&self) -> (usize, usize) {
+        (self.least, self.most)
+    }
+
+    fn count(&self, count: usize) -> Result<()> {
+        if count < self.least || count > self.most {
+            return plan_err!(
+                "Invalid number of arguments to function '{}'",
+                self.name.to_uppercase()
+            );
+        }
+        Ok(())
+    }
+
+    fn run(&self, args: &Args) -> Result<ArrayRef> {
+        if self.maps
+            && let Some(result) = multiple::mapped(args, self.body)?
+        {
+            return Ok(result);
+        }
+        (self.body)(args)
     }
 }
 
@@ -95,13 +178,32 @@ impl ScalarUDFImpl for Function {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        if types.len() < self.least || types.len() > self.most {
-            return plan_err!(
-                "Invalid number of arguments to function '{}'",
-                self.name.to_uppercase()
-            );
-        }
+        self.count(types.len())?;
         (self.types)(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = args
+            .arg_fields
+            .iter()
+            .map(|field| field.data_type().clone())
+            .collect();
+        let data_type = self.return_type(&types)?;
+        let call = Call { name: self.name };
+        for place in self.literals {
+            let given = args.scalar_arguments.get(*place);
+            if matches!(given, Some(None)) {
+                return call.wrong(format!("argument {} must be a literal", place + 1));
+            }
+        }
+        if let Some(check) = self.check {
+            check(&call, args.scalar_arguments)?;
+        }
+        let field = Field::new(self.name, data_type, true);
+        Ok(Arc::new(match self.complex {
+            Some(name) => field.with_metadata(complex_metadata(name)),
+            None => field,
+        }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -112,9 +214,10 @@ impl ScalarUDFImpl for Function {
         let args = Args {
             name: self.name,
             values: args.args,
+            fields: args.arg_fields,
             rows: if constant { 1 } else { args.number_rows },
         };
-        let array = (self.body)(&args)?;
+        let array = self.run(&args)?;
         if constant && array.len() == 1 {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
         }
@@ -122,16 +225,32 @@ impl ScalarUDFImpl for Function {
     }
 }
 
+/// Metadata of a field that is COMPLEX of a name, or of an array type.
+pub(crate) fn complex_metadata(name: &str) -> HashMap<String, String> {
+    let druid_type = if name.starts_with("ARRAY<") {
+        name.to_owned()
+    } else {
+        ColumnType::Complex(name.to_owned()).to_string()
+    };
+    [(DRUID_TYPE_KEY.to_owned(), druid_type)].into()
+}
+
 /// Arguments of a call.
 pub(crate) struct Args {
     pub name: &'static str,
     pub values: Vec<ColumnarValue>,
+    pub fields: Vec<FieldRef>,
     pub rows: usize,
 }
 
 impl Args {
     pub(crate) fn len(&self) -> usize {
         self.values.len()
+    }
+
+    /// An error in Druid's manner.
+    pub(crate) fn wrong<T>(&self, what: impl std::fmt::Display) -> Result<T> {
+        exec_err!("Function[{}] {what}", self.name.to_uppercase())
     }
 
     /// Type of an argument.
@@ -141,54 +260,40 @@ impl Args {
             .map_or(DataType::Null, ColumnarValue::data_type)
     }
 
+    /// True if an argument is COMPLEX<json>.
+    pub(crate) fn is_json(&self, index: usize) -> bool {
+        self.fields
+            .get(index)
+            .is_some_and(|field| column::of_field(field) == ColumnType::Complex("json".to_owned()))
+    }
+
     /// An argument as an array.
     pub(crate) fn array(&self, index: usize) -> Result<ArrayRef> {
         match self.values.get(index) {
             Some(value) => value.to_array(self.rows),
-            None => exec_err!(
-                "argument {} of {} is missing",
-                index + 1,
-                self.name.to_uppercase()
-            ),
+            None => self.wrong(format!("needs argument {}", index + 1)),
         }
     }
 
-    fn typed<T: Array + Clone + 'static>(&self, index: usize, data_type: &DataType) -> Result<T> {
-        let array = self.array(index)?;
-        let array = if array.data_type() == data_type {
-            array
-        } else {
-            cast(&array, data_type)?
-        };
-        match array.as_any().downcast_ref::<T>() {
-            Some(typed) => Ok(typed.clone()),
-            None => exec_err!(
-                "argument {} of {} has a wrong type",
-                index + 1,
-                self.name.to_uppercase()
-            ),
-        }
-    }
-
+    /// Text as it is, numbers as Java prints them, times as SQL does, lists as JSON.
     pub(crate) fn text(&self, index: usize) -> Result<StringArray> {
-        self.typed(index, &DataType::Utf8)
+        text::of(&self.array(index)?)
     }
 
+    /// Integers; what is none is NULL.
     pub(crate) fn long(&self, index: usize) -> Result<Int64Array> {
-        self.typed(index, &DataType::Int64)
+        number::longs(&self.array(index)?)
     }
 
+    /// Doubles; what is none is NULL.
     pub(crate) fn double(&self, index: usize) -> Result<Float64Array> {
-        self.typed(index, &DataType::Float64)
+        number::doubles(&self.array(index)?)
     }
 
     /// Milliseconds: of a timestamp, a date, a number, or ISO text.
     pub(crate) fn time(&self, index: usize) -> Result<TimestampMillisecondArray> {
         let array = self.array(index)?;
-        if matches!(
-            array.data_type(),
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-        ) {
+        if is_text(array.data_type()) {
             let text = self.text(index)?;
             return Ok(text
                 .iter()
@@ -202,17 +307,15 @@ impl Args {
             | DataType::Int32
             | DataType::UInt32
             | DataType::UInt64
+            | DataType::Float32
+            | DataType::Float64
             | DataType::Null => cast(&array, &DataType::Int64)?,
             _ => array,
         };
         let array = cast(&array, &time_type())?;
         match array.as_any().downcast_ref::<TimestampMillisecondArray>() {
             Some(times) => Ok(times.clone()),
-            None => exec_err!(
-                "argument {} of {} is no time",
-                index + 1,
-                self.name.to_uppercase()
-            ),
+            None => self.wrong(format!("needs a time as argument {}", index + 1)),
         }
     }
 
@@ -220,21 +323,12 @@ impl Args {
     pub(crate) fn literal(&self, index: usize) -> Result<Option<String>> {
         match self.values.get(index) {
             None => Ok(None),
-            Some(ColumnarValue::Scalar(scalar)) => match scalar {
-                ScalarValue::Null => Ok(None),
-                ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text) => {
-                    Ok(text.clone())
-                }
-                other if other.is_null() => Ok(None),
-                other => Ok(Some(other.to_string())),
-            },
-            Some(ColumnarValue::Array(_)) => {
-                exec_err!(
-                    "argument {} of {} must be a literal",
-                    index + 1,
-                    self.name.to_uppercase()
-                )
+            Some(ColumnarValue::Scalar(scalar)) => Ok(scalar_text(scalar)),
+            // A constant may have been spread over the rows.
+            Some(ColumnarValue::Array(array)) if array.len() == 1 => {
+                Ok(scalar_text(&ScalarValue::try_from_array(array, 0)?))
             }
+            Some(ColumnarValue::Array(_)) => self.wrong(format!("argument {} must be a literal", index + 1)),
         }
     }
 
@@ -242,13 +336,26 @@ impl Args {
     pub(crate) fn required(&self, index: usize) -> Result<String> {
         match self.literal(index)? {
             Some(text) => Ok(text),
-            None => exec_err!(
-                "argument {} of {} must not be NULL",
-                index + 1,
-                self.name.to_uppercase()
-            ),
+            None => self.wrong(format!("argument {} must not be NULL", index + 1)),
         }
     }
+}
+
+/// The text of a literal; none if it is NULL.
+pub(crate) fn scalar_text(scalar: &ScalarValue) -> Option<String> {
+    match scalar {
+        ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text) => text.clone(),
+        other if other.is_null() => None,
+        other => Some(other.to_string()),
+    }
+}
+
+/// True for VARCHAR.
+pub(crate) fn is_text(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
 /// SQL TIMESTAMP.
@@ -279,4 +386,14 @@ pub(crate) fn returns_text(_: &[DataType]) -> Result<DataType> {
 
 pub(crate) fn returns_boolean(_: &[DataType]) -> Result<DataType> {
     Ok(DataType::Boolean)
+}
+
+/// VARCHAR ARRAY.
+pub(crate) fn returns_texts(_: &[DataType]) -> Result<DataType> {
+    Ok(list_of(DataType::Utf8))
+}
+
+/// An array of a type.
+pub(crate) fn list_of(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", item, true)))
 }

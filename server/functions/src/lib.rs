@@ -4,39 +4,102 @@
 
 mod aggregate;
 mod array;
+mod bits;
 mod cast;
+mod format;
 mod function;
+mod ip;
 mod json;
+mod json_path;
+mod multi_value;
+mod multiple;
 mod number;
 mod pattern;
 mod period;
+mod readable;
+mod reduce;
+mod regexp;
+mod routines;
+mod sketch;
 mod string;
+mod text;
 mod time;
 mod zone;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF};
 
+pub use routines::{Routine, routines};
 pub use time::parse_timestamp;
 pub use zone::is_time_zone;
 
 /// Scalar functions.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    all()
+        .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
+        .collect()
+}
+
+fn all() -> impl Iterator<Item = function::Function> {
     [
         time::functions(),
         cast::functions(),
         string::functions(),
+        regexp::functions(),
+        format::functions(),
         number::functions(),
+        bits::functions(),
+        readable::functions(),
+        reduce::functions(),
+        ip::functions(),
         array::functions(),
+        multi_value::functions(),
         json::functions(),
+        sketch::functions(),
     ]
     .into_iter()
     .flatten()
-    .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
-    .collect()
+}
+
+/// When the result of a function is a multi-value string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MultiValue {
+    /// Whatever the arguments are.
+    Always,
+    /// If an argument is one.
+    OfArguments,
+}
+
+/// Whether the result of a function, by its name, may be a multi-value string; none if it cannot.
+pub fn multi_value_result(name: &str) -> Option<MultiValue> {
+    static MAPPING: OnceLock<HashSet<String>> = OnceLock::new();
+    const MADE: [&str; 10] = [
+        "array_to_mv",
+        "string_to_mv",
+        "mv_filter_only",
+        "mv_filter_none",
+        "mv_filter_regex",
+        "mv_filter_prefix",
+        "mv_prepend",
+        "mv_append",
+        "mv_concat",
+        "mv_slice",
+    ];
+    const PASSED_ON: [&str; 4] = ["coalesce", "nvl", "nullif", "druid_cast_varchar"];
+    if MADE.contains(&name) {
+        return Some(MultiValue::Always);
+    }
+    let mapping = MAPPING.get_or_init(|| {
+        let mapping = all().filter(function::Function::is_mapping);
+        mapping
+            .map(|function| ScalarUDFImpl::name(&function).to_owned())
+            .collect()
+    });
+    (mapping.contains(name) || PASSED_ON.contains(&name)).then_some(MultiValue::OfArguments)
 }
 
 /// Aggregate functions.

@@ -143,6 +143,14 @@ impl Pattern {
                     out.push_str(if local.year() > 0 { "AD" } else { "BC" });
                     continue;
                 }
+                'z' => {
+                    out.push_str(&zone.abbreviation(ms));
+                    continue;
+                }
+                'Z' if width >= 3 => {
+                    out.push_str(&zone.id());
+                    continue;
+                }
                 _ => {
                     offset(&mut out, zone, ms, width);
                     continue;

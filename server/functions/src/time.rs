@@ -2,31 +2,50 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray};
-use chrono::{Datelike, Timelike};
-use datafusion::common::exec_err;
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, StringArray, TimestampMillisecondArray};
+use chrono::{Datelike, NaiveDate, Timelike};
+use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result;
-use trilith_proto::interval::Interval;
 
-use crate::function::{Args, Function, returns_boolean, returns_long, returns_text, returns_time, times};
+use crate::function::{
+    Args, Call, Function, returns_boolean, returns_long, returns_text, returns_time, scalar_text, times,
+};
 use crate::pattern::Pattern;
 use crate::period::Period;
 use crate::zone::Zone;
 
 pub(crate) fn functions() -> Vec<Function> {
     vec![
-        Function::new("time_floor", (2, 4), returns_time, |args| {
-            bucket(args, Period::floor)
-        }),
-        Function::new("time_ceil", (2, 4), returns_time, |args| {
-            bucket(args, Period::ceil)
-        }),
-        Function::new("time_shift", (3, 4), returns_time, shift),
-        Function::new("time_extract", (1, 3), returns_long, extract),
-        Function::new("time_parse", (1, 3), returns_time, parse),
-        Function::new("time_format", (1, 3), returns_text, format),
-        Function::new("timestampdiff", (3, 3), returns_long, difference),
-        Function::new("timestampadd", (3, 4), returns_time, add),
+        Function::new("time_floor", (2, 4), returns_time, |args| bucket(args, false))
+            .literals(&[1, 3])
+            .check(check_period),
+        Function::new("time_ceil", (2, 4), returns_time, |args| bucket(args, true))
+            .literals(&[1, 3])
+            .check(check_period),
+        Function::new("date_trunc", (2, 3), returns_time, truncate)
+            .literals(&[0, 2])
+            .check(check_truncation),
+        Function::new("time_shift", (3, 4), returns_time, shift)
+            .literals(&[1, 3])
+            .check(check_period),
+        Function::new("time_extract", (1, 3), returns_long, extract)
+            .literals(&[1, 2])
+            .check(check_unit),
+        Function::new("time_parse", (1, 3), returns_time, parse)
+            .literals(&[1, 2])
+            .check(check_pattern)
+            .maps(),
+        Function::new("time_format", (1, 3), returns_text, format)
+            .literals(&[1, 2])
+            .check(check_pattern),
+        Function::new(
+            "timestampdiff",
+            (3, 3),
+            crate::string::returns_integer,
+            difference,
+        )
+        .literals(&[0]),
+        Function::new("timestampadd", (3, 4), returns_time, add).literals(&[0, 3]),
         Function::new("millis_to_timestamp", (1, 1), returns_time, |args| {
             Ok(Arc::new(args.time(0)?))
         }),
@@ -34,7 +53,9 @@ pub(crate) fn functions() -> Vec<Function> {
             let millis: Int64Array = args.time(0)?.reinterpret_cast();
             Ok(Arc::new(millis))
         }),
-        Function::new("time_in_interval", (2, 3), returns_boolean, in_interval),
+        Function::new("time_in_interval", (2, 3), returns_boolean, in_interval)
+            .literals(&[1, 2])
+            .check(check_interval),
     ]
 }
 
@@ -56,15 +77,30 @@ fn period(args: &Args, index: usize) -> Result<Period> {
     }
 }
 
-fn bucket(args: &Args, step: fn(Period, i64, Zone, Option<i64>) -> Option<i64>) -> Result<ArrayRef> {
+fn bucket(args: &Args, ceils: bool) -> Result<ArrayRef> {
     let (period, zone) = (period(args, 1)?, zone(args, 3)?);
     let origin = match args.literal(2) {
         Ok(None) => None,
         _ => args.time(2)?.iter().next().flatten(),
     };
     let values = args.time(0)?;
-    let floors = step as usize == Period::floor as fn(Period, i64, Zone, Option<i64>) -> Option<i64> as usize;
-    if let (Some((length, start)), None, true) = (period.plain_utc(zone), origin, floors) {
+    if !ceils {
+        return floored(&values, period, zone, origin);
+    }
+    Ok(times(
+        values
+            .iter()
+            .map(|ms| ms.and_then(|ms| period.ceil(ms, zone, origin))),
+    ))
+}
+
+fn floored(
+    values: &TimestampMillisecondArray,
+    period: Period,
+    zone: Zone,
+    origin: Option<i64>,
+) -> Result<ArrayRef> {
+    if let (Some((length, start)), None) = (period.plain_utc(zone), origin) {
         let floored = values.unary::<_, arrow::datatypes::TimestampMillisecondType>(|ms| {
             start + (ms - start).div_euclid(length) * length
         });
@@ -73,7 +109,7 @@ fn bucket(args: &Args, step: fn(Period, i64, Zone, Option<i64>) -> Option<i64>) 
     Ok(times(
         values
             .iter()
-            .map(|ms| ms.and_then(|ms| step(period, ms, zone, origin))),
+            .map(|ms| ms.and_then(|ms| period.floor(ms, zone, origin))),
     ))
 }
 
@@ -87,6 +123,79 @@ fn shift(args: &Args) -> Result<ArrayRef> {
             .zip(steps.iter())
             .map(|(ms, step)| period.shift(ms?, step?, zone)),
     ))
+}
+
+fn literal(literals: &[Option<&ScalarValue>], index: usize) -> Option<String> {
+    literals.get(index).copied().flatten().and_then(scalar_text)
+}
+
+fn check_zone(call: &Call, literals: &[Option<&ScalarValue>], index: usize) -> Result<()> {
+    match literal(literals, index) {
+        Some(zone) if Zone::parse(&zone).is_none() => call.wrong(format!("[{zone}] is not a time zone")),
+        _ => Ok(()),
+    }
+}
+
+fn check_period(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match literal(literals, 1) {
+        Some(period) if Period::parse(&period).is_none() => {
+            call.wrong(format!("[{period}] is not an ISO period such as 'PT1H'"))
+        }
+        _ => check_zone(call, literals, 3),
+    }
+}
+
+fn check_pattern(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match literal(literals, 1) {
+        Some(pattern) if Pattern::parse(&pattern).is_none() => {
+            call.wrong(format!("[{pattern}] is not a date pattern"))
+        }
+        _ => check_zone(call, literals, 2),
+    }
+}
+
+fn check_unit(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match literal(literals, 1) {
+        Some(unit) if field(&unit.to_ascii_uppercase()).is_none() => {
+            call.wrong(format!("[{unit}] is not a unit of time"))
+        }
+        _ => check_zone(call, literals, 2),
+    }
+}
+
+fn truncation(unit: &str) -> Option<Period> {
+    Period::parse(match unit.to_ascii_lowercase().as_str() {
+        "microseconds" | "milliseconds" => "PT0.001S",
+        "second" => "PT1S",
+        "minute" => "PT1M",
+        "hour" => "PT1H",
+        "day" => "P1D",
+        "week" => "P1W",
+        "month" => "P1M",
+        "quarter" => "P3M",
+        "year" => "P1Y",
+        "decade" => "P10Y",
+        "century" => "P100Y",
+        "millennium" => "P1000Y",
+        _ => return None,
+    })
+}
+
+fn check_truncation(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match literal(literals, 0) {
+        Some(unit) if truncation(&unit).is_none() => {
+            datafusion::common::plan_err!("Operator[DATE_TRUNC] cannot truncate to[{unit}]")
+        }
+        _ => check_zone(call, literals, 2),
+    }
+}
+
+fn truncate(args: &Args) -> Result<ArrayRef> {
+    let unit = args.required(0)?;
+    let Some(period) = truncation(&unit) else {
+        return args.wrong(format!("cannot truncate to [{unit}]"));
+    };
+    floored(&args.time(1)?, period, zone(args, 2)?, None)
 }
 
 fn unit_period(unit: &str) -> Option<Period> {
@@ -136,16 +245,17 @@ fn difference(args: &Args) -> Result<ArrayRef> {
         _ => 1,
     };
     let (from, to) = (args.time(1)?, args.time(2)?);
-    let result: Int64Array = from
+    let result: Int32Array = from
         .iter()
         .zip(to.iter())
         .map(|(from, to)| {
             let (from, to) = (from?, to?);
-            if length > 0 {
-                Some((to - from) / length)
+            let difference = if length > 0 {
+                (to - from) / length
             } else {
-                Some(months_between(from, to)? / months_per)
-            }
+                months_between(from, to)? / months_per
+            };
+            Some(difference as i32)
         })
         .collect();
     Ok(Arc::new(result))
@@ -164,36 +274,40 @@ fn months_between(from: i64, to: i64) -> Option<i64> {
     })
 }
 
+type Field = fn(&chrono::NaiveDateTime) -> i64;
+
+/// What a unit takes from a local time.
+fn field(unit: &str) -> Option<Field> {
+    Some(match unit {
+        "EPOCH" => |time| time.and_utc().timestamp(),
+        "MICROSECOND" | "MICROSECONDS" => |time| i64::from(time.and_utc().timestamp_subsec_micros()),
+        "MILLISECOND" | "MILLISECONDS" => |time| i64::from(time.and_utc().timestamp_subsec_millis()),
+        "SECOND" => |time| i64::from(time.second()),
+        "MINUTE" => |time| i64::from(time.minute()),
+        "HOUR" => |time| i64::from(time.hour()),
+        "DAY" => |time| i64::from(time.day()),
+        // Both from Monday.
+        "DOW" | "ISODOW" => |time| i64::from(time.weekday().number_from_monday()),
+        "DOY" => |time| i64::from(time.ordinal()),
+        "WEEK" => |time| i64::from(time.iso_week().week()),
+        "MONTH" => |time| i64::from(time.month()),
+        "QUARTER" => |time| i64::from(time.month0() / 3 + 1),
+        "YEAR" | "ISOYEAR" => |time| i64::from(time.year()),
+        "DECADE" => |time| i64::from(time.year()) / 10,
+        "CENTURY" => |time| (i64::from(time.year()) + 99).div_euclid(100),
+        "MILLENNIUM" => |time| (i64::from(time.year()) + 999).div_euclid(1_000),
+        _ => return None,
+    })
+}
+
 fn extract(args: &Args) -> Result<ArrayRef> {
     let unit = args
         .literal(1)?
         .unwrap_or_else(|| "EPOCH".to_owned())
         .to_ascii_uppercase();
     let zone = zone(args, 2)?;
-    let field: fn(&chrono::NaiveDateTime) -> i64 = match unit.as_str() {
-        "EPOCH" => |time| time.and_utc().timestamp(),
-        "MICROSECOND" | "MICROSECONDS" => {
-            |time| i64::from(time.second()) * 1_000_000 + i64::from(time.and_utc().timestamp_subsec_micros())
-        }
-        "MILLISECOND" | "MILLISECONDS" => {
-            |time| i64::from(time.second()) * 1_000 + i64::from(time.and_utc().timestamp_subsec_millis())
-        }
-        "SECOND" => |time| i64::from(time.second()),
-        "MINUTE" => |time| i64::from(time.minute()),
-        "HOUR" => |time| i64::from(time.hour()),
-        "DAY" => |time| i64::from(time.day()),
-        "DOW" => |time| i64::from(time.weekday().num_days_from_sunday()),
-        "ISODOW" => |time| i64::from(time.weekday().number_from_monday()),
-        "DOY" => |time| i64::from(time.ordinal()),
-        "WEEK" => |time| i64::from(time.iso_week().week()),
-        "MONTH" => |time| i64::from(time.month()),
-        "QUARTER" => |time| i64::from(time.month0() / 3 + 1),
-        "YEAR" => |time| i64::from(time.year()),
-        "ISOYEAR" => |time| i64::from(time.iso_week().year()),
-        "DECADE" => |time| i64::from(time.year()).div_euclid(10),
-        "CENTURY" => |time| (i64::from(time.year()) + 99).div_euclid(100),
-        "MILLENNIUM" => |time| (i64::from(time.year()) + 999).div_euclid(1_000),
-        _ => return exec_err!("[{unit}] is not a unit of TIME_EXTRACT"),
+    let Some(field) = field(&unit) else {
+        return args.wrong(format!("[{unit}] is not a unit of time"));
     };
     let epoch = unit == "EPOCH";
     let values = args.time(0)?;
@@ -202,7 +316,7 @@ fn extract(args: &Args) -> Result<ArrayRef> {
         .map(|ms| {
             let ms = ms?;
             if epoch {
-                Some(ms.div_euclid(1_000))
+                Some(ms / 1_000)
             } else {
                 zone.local(ms).map(|time| field(&time))
             }
@@ -244,15 +358,41 @@ fn format(args: &Args) -> Result<ArrayRef> {
     Ok(Arc::new(result))
 }
 
+/// "start/end", where one of both may be a period.
+fn interval(text: &str, zone: Zone) -> Option<(i64, i64)> {
+    let (start, end) = text.split_once('/')?;
+    match (Period::parse(start), Period::parse(end)) {
+        (None, None) => Some((parse_in(start, zone)?, parse_in(end, zone)?)),
+        (None, Some(period)) => {
+            let start = parse_in(start, zone)?;
+            Some((start, period.shift(start, 1, zone)?))
+        }
+        (Some(period), None) => {
+            let end = parse_in(end, zone)?;
+            Some((period.shift(end, -1, zone)?, end))
+        }
+        (Some(_), Some(_)) => None,
+    }
+}
+
+fn check_interval(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match literal(literals, 1) {
+        Some(text) if interval(&text, Zone::Utc).is_none() => {
+            call.wrong(format!("[{text}] is not an ISO interval"))
+        }
+        _ => check_zone(call, literals, 2),
+    }
+}
+
 fn in_interval(args: &Args) -> Result<ArrayRef> {
     let text = args.required(1)?;
-    let Some(interval) = Interval::parse(&text) else {
-        return exec_err!("[{text}] is not an ISO interval");
+    let Some((start, end)) = interval(&text, zone(args, 2)?) else {
+        return args.wrong(format!("[{text}] is not an ISO interval"));
     };
     let values = args.time(0)?;
     let result: BooleanArray = values
         .iter()
-        .map(|ms| ms.map(|ms| interval.contains_ms(ms)))
+        .map(|ms| ms.map(|ms| start <= ms && ms < end))
         .collect();
     Ok(Arc::new(result))
 }
@@ -361,7 +501,30 @@ fn slow(text: &str, zone: Zone) -> Option<i64> {
         }
         None => (text, zone),
     };
+    let stamp = calendar(&stamp)?;
     SHAPES
         .iter()
         .find_map(|shape| Pattern::parse(shape)?.read(&stamp, zone))
+}
+
+/// Week dates (2000-W05-3) and ordinal dates (2000-060) as dates of the calendar; other text as it is.
+fn calendar(stamp: &str) -> Option<String> {
+    let (date, time) = match stamp.find('T') {
+        Some(index) => stamp.split_at(index),
+        None => (stamp, ""),
+    };
+    let found = if let Some((year, week)) = date.split_once("-W") {
+        let (week, day) = week.split_once('-').unwrap_or((week, "1"));
+        let day = day.parse::<u8>().ok()?.checked_sub(1).filter(|day| *day < 7)?;
+        let day = chrono::Weekday::try_from(day).ok()?;
+        NaiveDate::from_isoywd_opt(year.parse().ok()?, week.parse().ok()?, day)?
+    } else {
+        match date.rsplit_once('-') {
+            Some((year, day)) if day.len() == 3 && year.len() == 4 => {
+                NaiveDate::from_yo_opt(year.parse().ok()?, day.parse().ok()?)?
+            }
+            _ => return Some(stamp.to_owned()),
+        }
+    };
+    Some(format!("{}{time}", found.format("%Y-%m-%d")))
 }

@@ -1,7 +1,7 @@
 //! Time zones: names of the tz database and fixed offsets.
 
 use chrono::{DateTime, FixedOffset, MappedLocalTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono_tz::{OffsetName, Tz};
 
 /// A time zone.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +57,29 @@ impl Zone {
                         .map(|time| time.timestamp_millis())
                 }
             },
+        }
+    }
+
+    /// "America/Los_Angeles", "UTC", "+01:00".
+    pub(crate) fn id(self) -> String {
+        match self {
+            Zone::Utc => "UTC".to_owned(),
+            Zone::Fixed(offset) => offset.to_string(),
+            Zone::Named(zone) => zone.name().to_owned(),
+        }
+    }
+
+    /// "PST"; an offset where there is no name.
+    pub(crate) fn abbreviation(self, ms: i64) -> String {
+        match (self, DateTime::<Utc>::from_timestamp_millis(ms)) {
+            (Zone::Named(zone), Some(utc)) => {
+                let local = utc.with_timezone(&zone);
+                match local.offset().abbreviation() {
+                    Some(name) => name.to_owned(),
+                    None => local.offset().fix().to_string(),
+                }
+            }
+            _ => self.id(),
         }
     }
 

@@ -309,6 +309,11 @@ impl QueryContext {
             .map(|_| self.integer("sqlOuterLimit", 0) as u64)
     }
 
+    /// `groupByEnableMultiValueUnnesting`.
+    pub fn unnest_multi_values(&self) -> bool {
+        self.boolean("groupByEnableMultiValueUnnesting", true)
+    }
+
     /// `useApproximateCountDistinct`.
     pub fn approximate_count_distinct(&self) -> bool {
         self.boolean("useApproximateCountDistinct", true)

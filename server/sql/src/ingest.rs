@@ -24,6 +24,8 @@ pub(crate) struct Draft {
     overwrite: Option<Vec<Interval>>,
     keys: Vec<Key>,
     metrics: Vec<(String, &'static str)>,
+    /// Columns of sketches and the aggregators that combine them.
+    sketches: Vec<(String, &'static str)>,
     rolls_up: bool,
     query_granularity: Option<Granularity>,
     hidden: usize,
@@ -81,6 +83,7 @@ pub(crate) fn draft(
         overwrite,
         keys: Vec::new(),
         metrics: Vec::new(),
+        sketches: Vec::new(),
         rolls_up: false,
         query_granularity: None,
         hidden: 0,
@@ -130,7 +133,7 @@ impl Draft {
         if context.finalize_aggregations() {
             return;
         }
-        let SetExpr::Select(select) = query.body.as_ref() else {
+        let SetExpr::Select(select) = query.body.as_mut() else {
             return;
         };
         let grouped = match &select.group_by {
@@ -141,7 +144,7 @@ impl Draft {
             return;
         }
         self.rolls_up = true;
-        for item in &select.projection {
+        for item in &mut select.projection {
             let SelectItem::ExprWithAlias {
                 expr: Expr::Function(function),
                 alias,
@@ -149,6 +152,10 @@ impl Draft {
             else {
                 continue;
             };
+            if let Some(sketch) = kept_as_sketch(function) {
+                self.sketches.push((alias.value.clone(), sketch));
+                continue;
+            }
             let combine = match function.name.to_string().to_ascii_uppercase().as_str() {
                 "COUNT" | "SUM" => "Sum",
                 "MIN" => "Min",
@@ -289,6 +296,11 @@ impl Draft {
                     let kind = column.column_type.to_string().to_ascii_lowercase();
                     Some((name.clone(), format!("{kind}{combine}")))
                 })
+                .chain(
+                    self.sketches
+                        .iter()
+                        .map(|(name, combine)| (name.clone(), (*combine).to_owned())),
+                )
                 .collect(),
             query_granularity: self
                 .query_granularity
@@ -334,6 +346,20 @@ fn plain_select(query: &mut Query) -> Option<&mut sqlparser::ast::Select> {
         SetExpr::Select(select) if select.distinct.is_none() => outer_select(&mut query.body),
         _ => None,
     }
+}
+
+/// Makes an approximate count keep its sketch, which later counts can combine. Returns the aggregator that
+/// combines what the function makes; none if it makes no sketch.
+fn kept_as_sketch(function: &mut sqlparser::ast::Function) -> Option<&'static str> {
+    let (builder, combine) = match function.name.to_string().to_ascii_lowercase().as_str() {
+        "ds_hll" | "approx_count_distinct_ds_hll" => ("ds_hll", "HLLSketchMerge"),
+        "approx_count_distinct" | "approx_count_distinct_builtin" => ("ds_hll", "HLLSketchMerge"),
+        "ds_theta" | "approx_count_distinct_ds_theta" => ("ds_theta", "thetaSketch"),
+        "ds_quantiles_sketch" => ("ds_quantiles_sketch", "quantilesDoublesSketch"),
+        _ => return None,
+    };
+    function.name = sqlparser::ast::ObjectName::from(vec![Ident::new(builder)]);
+    Some(combine)
 }
 
 /// The period of TIME_FLOOR, as it was rewritten.

@@ -5,12 +5,15 @@ mod context;
 mod error;
 mod extern_call;
 mod ingest;
+mod intervals;
+mod multi_value;
 mod names;
 mod partitioning;
 mod plan;
 mod provider;
 mod rewrite;
 mod statement;
+mod syntax;
 
 pub use catalog::{Catalog, ExternCall};
 pub use context::QueryContext;

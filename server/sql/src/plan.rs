@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState};
@@ -22,6 +23,7 @@ use crate::context::QueryContext;
 use crate::error::{at, planning, validation};
 use crate::extern_call::PLACEHOLDER;
 use crate::ingest;
+use crate::multi_value;
 use crate::names;
 use crate::provider::{Provider, qualified};
 use crate::rewrite;
@@ -277,7 +279,18 @@ pub fn plan(
             .map_err(|error| planning(&error, |_| None))?,
         None => plan,
     };
-    let plan = state.optimize(&plan).map_err(|error| planning(&error, place))?;
+    if !reads_system_tables(&plan) {
+        multi_value::refuse_text_extremes(&plan).map_err(|error| planning(&error, place))?;
+    }
+    let unnest = context.unnest_multi_values();
+    let plan = state
+        .analyzer()
+        .execute_and_check(plan, state.config_options(), |_, _| {})
+        .and_then(|plan| multi_value::lenient_casts(plan, &state, &context.sql_time_zone()))
+        .and_then(|plan| multi_value::group(plan, &state, unnest))
+        .and_then(|plan| state.optimize(&plan))
+        .and_then(|plan| multi_value::compare(plan, &state, unnest))
+        .map_err(|error| planning(&error, place))?;
     let hidden = draft.as_ref().map_or(0, ingest::Draft::hidden);
     let fields = plan.schema().fields();
     let visible = fields.len().saturating_sub(hidden);
@@ -332,6 +345,15 @@ fn rewrite_keys(keys: &mut [sqlparser::ast::OrderByExpr], context: &QueryContext
         }
     }
     Ok(())
+}
+
+/// System tables hold texts whose extremes make sense.
+fn reads_system_tables(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| {
+        Ok(matches!(node, LogicalPlan::TableScan(scan)
+            if matches!(scan.table_name.schema(), Some("sys" | "INFORMATION_SCHEMA"))))
+    })
+    .unwrap_or(false)
 }
 
 type Tables = HashMap<(String, String), Arc<dyn TableProvider>>;

@@ -3,14 +3,16 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    CastKind, CeilFloorKind, DataType, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query, TypedString, Value, ValueWithSpan,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, CeilFloorKind, DataType, DuplicateTreatment,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    Query, Subscript, TrimWhereField, TypedString, Value, ValueWithSpan, visit_expressions,
     visit_expressions_mut,
 };
 use trilith_proto::error::ApiError;
 
 use crate::context::QueryContext;
 use crate::error::validation;
+use crate::intervals::{self, Step};
 use crate::plan::SqlParameter;
 
 /// Rewrites every expression of a query.
@@ -35,6 +37,76 @@ pub(crate) fn rewrite(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
+}
+
+/// True for what was cast to a date.
+fn is_date(expr: &Expr) -> bool {
+    matches!(expr, Expr::Function(function) if function.name.to_string() == "druid_cast_date")
+}
+
+/// `__time` of the table that the arguments name.
+fn time_beside(args: &[FunctionArg]) -> Expr {
+    let time = Ident::with_quote('"', "__time");
+    let mut qualifier = None;
+    for arg in args {
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg else {
+            continue;
+        };
+        let _all: ControlFlow<()> = visit_expressions(expr, |expr| {
+            if let Expr::CompoundIdentifier(parts) = expr
+                && let Some((_, table)) = parts.split_last()
+            {
+                qualifier.get_or_insert_with(|| table.to_vec());
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    match qualifier {
+        Some(mut parts) => {
+            parts.push(time);
+            Expr::CompoundIdentifier(parts)
+        }
+        None => Expr::Identifier(time),
+    }
+}
+
+/// LIKE escapes with a backslash here, and with nothing in Druid unless ESCAPE says so.
+fn like(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -> Result<(), ApiError> {
+    let escape = match escape_char.take().map(|escape| escape.value) {
+        None => None,
+        Some(Value::SingleQuotedString(escape)) if escape.chars().count() == 1 => escape.chars().next(),
+        Some(other) => {
+            return Err(validation(format!("ESCAPE needs one character, not [{other}]")));
+        }
+    };
+    let Expr::Value(ValueWithSpan {
+        value: Value::SingleQuotedString(written),
+        ..
+    }) = pattern
+    else {
+        return match escape {
+            Some(_) => Err(validation("LIKE with ESCAPE needs a literal pattern")),
+            None => Ok(()),
+        };
+    };
+    let mut out = String::with_capacity(written.len());
+    let mut chars = written.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if Some(c) == escape => {
+                if let Some(escaped) = chars.next() {
+                    if matches!(escaped, '%' | '_' | '\\') {
+                        out.push('\\');
+                    }
+                    out.push(escaped);
+                }
+            }
+            '\\' => out.push_str("\\\\"),
+            other => out.push(other),
+        }
+    }
+    *written = out;
+    Ok(())
 }
 
 struct Rewriter<'a> {
@@ -123,6 +195,7 @@ impl Rewriter<'_> {
                 let unit = unit.to_string();
                 // Without TO the parser still reports a field.
                 if unit.is_empty() || unit.eq_ignore_ascii_case("NoDateTime") {
+                    *expr = call("floor", vec![take(inner)]);
                     return Ok(());
                 }
                 *expr = self.bucket("time_floor", take(inner), &unit)?;
@@ -133,6 +206,7 @@ impl Rewriter<'_> {
             } => {
                 let unit = unit.to_string();
                 if unit.is_empty() || unit.eq_ignore_ascii_case("NoDateTime") {
+                    *expr = call("ceil", vec![take(inner)]);
                     return Ok(());
                 }
                 *expr = self.bucket("time_ceil", take(inner), &unit)?;
@@ -161,9 +235,57 @@ impl Rewriter<'_> {
                 }
             }
             Expr::Identifier(name) if name.quote_style.is_none() => {
-                let upper = name.value.to_ascii_uppercase();
-                if matches!(upper.as_str(), "CURRENT_TIMESTAMP" | "LOCALTIMESTAMP") {
-                    *expr = self.now();
+                match name.value.to_ascii_uppercase().as_str() {
+                    "CURRENT_TIMESTAMP" | "LOCALTIMESTAMP" => *expr = self.now(),
+                    "CURRENT_DATE" => *expr = self.today(),
+                    "PI" => *expr = call("pi", Vec::new()),
+                    _ => {}
+                }
+            }
+            Expr::Substring {
+                expr: inner,
+                substring_from,
+                substring_for,
+                ..
+            } => {
+                let start = substring_from
+                    .as_mut()
+                    .map_or_else(|| number(1), |start| take(start));
+                let mut args = vec![take(inner), start];
+                args.extend(substring_for.as_mut().map(|count| take(count)));
+                *expr = call("substring", args);
+            }
+            Expr::Position { expr: part, r#in } => {
+                *expr = call("position", vec![take(r#in), take(part)]);
+            }
+            Expr::Trim {
+                expr: inner,
+                trim_where,
+                trim_what,
+                trim_characters,
+            } => {
+                let name = match trim_where {
+                    Some(TrimWhereField::Leading) => "ltrim",
+                    Some(TrimWhereField::Trailing) => "rtrim",
+                    _ => "btrim",
+                };
+                let mut args = vec![take(inner)];
+                args.extend(trim_what.as_mut().map(|what| take(what)));
+                args.extend(trim_characters.iter_mut().flatten().map(take));
+                *expr = call(name, args);
+            }
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                let [AccessExpr::Subscript(Subscript::Index { index })] = access_chain.as_mut_slice() else {
+                    return Ok(());
+                };
+                *expr = call("array_ordinal", vec![take(root), take(index)]);
+            }
+            Expr::Like {
+                pattern, escape_char, ..
+            } => like(pattern, escape_char)?,
+            Expr::BinaryOp { left, op, right } => {
+                if let Some(replaced) = self.operator(left, op, right)? {
+                    *expr = replaced;
                 }
             }
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
@@ -175,6 +297,44 @@ impl Rewriter<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Operators that are functions here: `||`, and a time with an interval.
+    fn operator(
+        &self,
+        left: &mut Expr,
+        op: &BinaryOperator,
+        right: &mut Expr,
+    ) -> Result<Option<Expr>, ApiError> {
+        let sign = match op {
+            BinaryOperator::StringConcat => return Ok(Some(call("concat", vec![take(left), take(right)]))),
+            BinaryOperator::Plus => 1,
+            BinaryOperator::Minus => -1,
+            _ => return Ok(None),
+        };
+        if sign > 0 && matches!(left, Expr::Interval(_)) {
+            std::mem::swap(left, right);
+        }
+        let Expr::Interval(interval) = right else {
+            return Ok(None);
+        };
+        let step = intervals::read(interval)?;
+        let (period, zone) = match step {
+            Step::Months(months) => (format!("P{}M", months.abs()), self.zone.as_str()),
+            Step::Millis(millis) => {
+                let millis = millis.abs();
+                (format!("PT{}.{:03}S", millis / 1_000, millis % 1_000), "UTC")
+            }
+        };
+        let steps = number(sign * step.signum());
+        Ok(Some(call(
+            "time_shift",
+            vec![take(left), text(&period), steps, text(zone)],
+        )))
+    }
+
+    fn today(&self) -> Expr {
+        call("druid_cast_date", vec![self.now(), text(&self.zone)])
     }
 
     fn now(&self) -> Expr {
@@ -193,6 +353,11 @@ impl Rewriter<'_> {
     fn cast(&self, inner: &mut Expr, data_type: &DataType) -> Option<Expr> {
         let one = |name: &str, inner: &mut Expr| Some(call(name, vec![take(inner)]));
         match data_type {
+            // A date has no time of day to print.
+            DataType::Varchar(_) | DataType::Char(_) if is_date(inner) => Some(call(
+                "time_format",
+                vec![take(inner), text("yyyy-MM-dd"), text(&self.zone)],
+            )),
             DataType::Varchar(_) | DataType::Char(_) | DataType::Text | DataType::String(_) => {
                 Some(call("druid_cast_varchar", vec![take(inner), text(&self.zone)]))
             }
@@ -201,22 +366,23 @@ impl Rewriter<'_> {
             | DataType::Int(_)
             | DataType::SmallInt(_)
             | DataType::TinyInt(_) => one("druid_cast_bigint", inner),
+            DataType::Float(_) => one("druid_cast_float", inner),
+            DataType::Boolean | DataType::Bool => one("druid_cast_boolean", inner),
+            DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) => match item.as_ref() {
+                DataType::Varchar(_) | DataType::Char(_) => one("druid_cast_varchar_array", inner),
+                DataType::BigInt(_) | DataType::Integer(_) => one("druid_cast_bigint_array", inner),
+                DataType::Double(_) | DataType::Float(_) => one("druid_cast_double_array", inner),
+                _ => None,
+            },
             DataType::Double(_)
             | DataType::DoublePrecision
-            | DataType::Float(_)
             | DataType::Real
             | DataType::Decimal(_)
             | DataType::Numeric(_) => one("druid_cast_double", inner),
             DataType::Timestamp(..) => {
                 Some(call("druid_cast_timestamp", vec![take(inner), text(&self.zone)]))
             }
-            DataType::Date => {
-                let time = call("druid_cast_timestamp", vec![take(inner), text(&self.zone)]);
-                Some(call(
-                    "time_floor",
-                    vec![time, text("P1D"), null(), text(&self.zone)],
-                ))
-            }
+            DataType::Date => Some(call("druid_cast_date", vec![take(inner), text(&self.zone)])),
             _ => None,
         }
     }
@@ -266,6 +432,10 @@ impl Rewriter<'_> {
             *expr = self.now();
             return Ok(());
         }
+        if name == "CURRENT_DATE" {
+            *expr = self.today();
+            return Ok(());
+        }
         let FunctionArguments::List(list) = &mut function.args else {
             return Ok(());
         };
@@ -279,6 +449,19 @@ impl Rewriter<'_> {
             function.name = ObjectName::from(vec![Ident::new("approx_count_distinct")]);
             return Ok(());
         }
+        let collected = match name.as_str() {
+            "ARRAY_AGG" => Some("druid_array_agg_distinct"),
+            "ARRAY_CONCAT_AGG" => Some("druid_array_concat_agg_distinct"),
+            "STRING_AGG" | "LISTAGG" => Some("druid_string_agg_distinct"),
+            _ => None,
+        };
+        if let Some(collected) = collected
+            && list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+        {
+            list.duplicate_treatment = None;
+            function.name = ObjectName::from(vec![Ident::new(collected)]);
+            return Ok(());
+        }
         let fill = |args: &mut Vec<FunctionArg>, length: usize, zone: &str| {
             while args.len() + 1 < length {
                 args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(null())));
@@ -288,7 +471,15 @@ impl Rewriter<'_> {
             }
         };
         match name.as_str() {
+            "EARLIEST" | "LATEST" if !list.args.is_empty() => {
+                let time = FunctionArg::Unnamed(FunctionArgExpr::Expr(time_beside(&list.args)));
+                list.args.insert(1, time);
+                let by = format!("{}_by", name.to_ascii_lowercase());
+                function.name = ObjectName::from(vec![Ident::new(by)]);
+            }
             "TIME_FLOOR" | "TIME_CEIL" | "TIME_SHIFT" => fill(&mut list.args, 4, &self.zone),
+            "DATE_TRUNC" => fill(&mut list.args, 3, &self.zone),
+            "TIME_IN_INTERVAL" => fill(&mut list.args, 3, &self.zone),
             "TIME_PARSE" | "TIME_FORMAT" | "TIME_EXTRACT" => fill(&mut list.args, 3, &self.zone),
             "TIMESTAMPADD" => {
                 self.unit(&mut list.args)?;

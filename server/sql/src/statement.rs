@@ -10,7 +10,7 @@ use trilith_proto::interval::Granularity;
 
 use crate::error::{at, not_a_query, parse_error, validation};
 use crate::extern_call::{self, RawExtern};
-use crate::partitioning;
+use crate::{partitioning, syntax};
 
 /// A statement in its parts.
 pub(crate) struct Parts {
@@ -137,7 +137,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
         });
     }
     let (body, externs) = extern_call::take(body)?;
-    let query = query(body)?;
+    let query = query(syntax::calls(body)?)?;
     Ok(Parts {
         settings,
         explain,

@@ -153,6 +153,31 @@ fn rejects_with_druids_words_and_positions() {
         ),
         ("SELECT 1 +", "Received an unexpected token [<EOF>]"),
         (
+            "SELECT MAX(channel) FROM wiki",
+            "Aggregation [MAX] does not support type [STRING]",
+        ),
+        (
+            "SELECT JSON_VALUE(channel, '$.a' RETURNING TIME) FROM wiki",
+            "JSON_VALUE cannot return the type [TIME]",
+        ),
+        (
+            "SELECT JSON_OBJECT(KEY 'a') FROM wiki",
+            "expected [KEY name VALUE expression] in JSON_OBJECT",
+        ),
+        (
+            "SELECT DATE_TRUNC('eon', __time) FROM wiki",
+            "Operator[DATE_TRUNC] cannot truncate to[eon]",
+        ),
+        ("SELECT LEFT(channel) FROM wiki", "left"),
+        (
+            "SELECT channel LIKE 'a' ESCAPE 'xx' FROM wiki",
+            "ESCAPE needs one character",
+        ),
+        (
+            "SELECT __time + INTERVAL 'x' DAY FROM wiki",
+            "Illegal interval literal",
+        ),
+        (
             "INSERT INTO sys.segments SELECT 1 AS a PARTITIONED BY ALL",
             "is not a Druid datasource",
         ),
@@ -231,6 +256,15 @@ fn plans_what_druid_users_write() {
         "(SELECT 1 AS a)",
         "VALUES (1, 'x'), (2, 'y')",
         "SELECT APPROX_COUNT_DISTINCT_DS_HLL(channel) FILTER (WHERE added > 3) FROM wiki",
+        "SELECT POSITION('a' IN channel FROM CASE WHEN added > 1 THEN 2 ELSE 1 END) FROM wiki",
+        "SELECT JSON_OBJECT('a':1, KEY channel VALUE CASE WHEN added > 1 THEN 'x' END, 'c' VALUE JSON_OBJECT()) FROM wiki",
+        "SELECT JSON_VALUE(channel, '$.a' RETURNING VARCHAR ARRAY), JSON_VALUE(channel, '$.b' RETURNING DECIMAL(9, 2)) FROM wiki",
+        "SELECT CAST(STRING_TO_ARRAY(channel, ',') AS BIGINT ARRAY), PI, PI() FROM wiki",
+        "SELECT TRIM(LEADING 'x' FROM channel), TRIM(channel), SUBSTRING(channel, 2), FLOOR(added), CEIL(added / 2.0) FROM wiki",
+        "SELECT EARLIEST(w.channel, 10), LATEST(added), ANY_VALUE(channel) FROM wiki w",
+        "SELECT CURRENT_DATE, INTERVAL '1' DAY + __time, __time - INTERVAL '1-2' YEAR TO MONTH FROM wiki",
+        "SELECT channel, GROUPING(channel) FROM wiki GROUP BY ROLLUP (channel)",
+        "SELECT DISTINCT channel, COUNT(*) FILTER (WHERE channel LIKE 'a!_%' ESCAPE '!') FROM wiki GROUP BY channel",
     ];
     for sql in statements {
         if let Err(error) = planned(sql, json!({}), Engine::Task) {

@@ -18,7 +18,7 @@ use super::catalog::Snapshot;
 /// Tables of `sys`.
 pub(crate) const SYS: &[&str] = &["segments", "server_segments", "servers", "supervisors", "tasks"];
 /// Tables of `INFORMATION_SCHEMA`.
-pub(crate) const INFORMATION: &[&str] = &["COLUMNS", "SCHEMATA", "TABLES"];
+pub(crate) const INFORMATION: &[&str] = &["COLUMNS", "ROUTINES", "SCHEMATA", "TABLES"];
 
 /// A table under construction, column by column.
 #[derive(Default)]
@@ -249,8 +249,34 @@ pub(crate) fn information(snapshot: &Snapshot, name: &str) -> Option<Result<Arc<
         "SCHEMATA" => schemata(),
         "TABLES" => tables(snapshot),
         "COLUMNS" => columns(snapshot),
+        "ROUTINES" => routines(),
         _ => return None,
     })
+}
+
+fn routines() -> Result<Arc<dyn TableProvider>> {
+    let routines = trilith_functions::routines();
+    let yes_no = |yes: bool| if yes { "YES" } else { "NO" };
+    Rows::default()
+        .text("ROUTINE_CATALOG", routines.iter().map(|_| Some("druid")))
+        .text(
+            "ROUTINE_SCHEMA",
+            routines.iter().map(|_| Some("INFORMATION_SCHEMA")),
+        )
+        .text(
+            "ROUTINE_NAME",
+            routines.iter().map(|routine| Some(routine.name.clone())),
+        )
+        .text("ROUTINE_TYPE", routines.iter().map(|_| Some("FUNCTION")))
+        .text(
+            "IS_AGGREGATOR",
+            routines.iter().map(|routine| Some(yes_no(routine.aggregate))),
+        )
+        .text(
+            "SIGNATURES",
+            routines.iter().map(|routine| Some(routine.signatures.clone())),
+        )
+        .table()
 }
 
 fn schemata() -> Result<Arc<dyn TableProvider>> {

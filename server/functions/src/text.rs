@@ -1,0 +1,180 @@
+//! Any value as text.
+
+use std::fmt::Write as _;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, GenericListArray, StringArray,
+    StringBuilder, TimestampMillisecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use base64::Engine as _;
+use datafusion::common::exec_err;
+use datafusion::error::Result;
+use serde_json::Value;
+
+use crate::cast::java_double;
+use crate::function::time_type;
+use crate::pattern::Pattern;
+use crate::zone::Zone;
+
+/// Text as it is, numbers as Java prints them, times as SQL does, lists as JSON, bytes as base64.
+pub(crate) fn of(array: &ArrayRef) -> Result<StringArray> {
+    match array.data_type() {
+        DataType::Float32 | DataType::Float64 => {
+            let single = *array.data_type() == DataType::Float32;
+            let doubles = cast(array, &DataType::Float64)?;
+            let doubles = typed::<Float64Array>(&doubles)?;
+            let mut builder = StringBuilder::with_capacity(doubles.len(), doubles.len() * 8);
+            for value in doubles {
+                builder.append_option(value.map(|value| {
+                    if single {
+                        java_float(value as f32)
+                    } else {
+                        java_double(value)
+                    }
+                }));
+            }
+            Ok(builder.finish())
+        }
+        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
+            let date = !matches!(array.data_type(), DataType::Timestamp(..));
+            let shape = if date { "yyyy-MM-dd" } else { "yyyy-MM-dd HH:mm:ss" };
+            let pattern = Pattern::parse(shape);
+            let times = cast(array, &time_type())?;
+            Ok(typed::<TimestampMillisecondArray>(&times)?
+                .iter()
+                .map(|ms| pattern.as_ref()?.format(ms?, Zone::Utc))
+                .collect())
+        }
+        DataType::Boolean => {
+            let booleans = typed::<BooleanArray>(array)?;
+            Ok(booleans
+                .iter()
+                .map(|value| value.map(|value| if value { "true" } else { "false" }))
+                .collect())
+        }
+        DataType::List(_) => {
+            let list: &GenericListArray<i32> = array.as_list();
+            list.iter()
+                .map(|items| {
+                    items
+                        .map(|items| json_items(&items).map(|items| Value::Array(items).to_string()))
+                        .transpose()
+                })
+                .collect()
+        }
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            let bytes = cast(array, &DataType::Binary)?;
+            Ok(typed::<BinaryArray>(&bytes)?
+                .iter()
+                .map(|bytes| bytes.map(|bytes| base64::engine::general_purpose::STANDARD.encode(bytes)))
+                .collect())
+        }
+        DataType::Utf8 => Ok(typed::<StringArray>(array)?.clone()),
+        _ => {
+            let texts = cast(array, &DataType::Utf8)?;
+            Ok(typed::<StringArray>(&texts)?.clone())
+        }
+    }
+}
+
+/// The elements of an array as JSON values; texts are not parsed.
+pub(crate) fn json_items(items: &ArrayRef) -> Result<Vec<Value>> {
+    match items.data_type() {
+        DataType::Null => Ok(vec![Value::Null; items.len()]),
+        DataType::List(_) => {
+            let list: &GenericListArray<i32> = items.as_list();
+            list.iter()
+                .map(|inner| match inner {
+                    Some(inner) => Ok(Value::Array(json_items(&inner)?)),
+                    None => Ok(Value::Null),
+                })
+                .collect()
+        }
+        DataType::Boolean => Ok(items
+            .as_boolean()
+            .iter()
+            .map(|value| value.map_or(Value::Null, Value::Bool))
+            .collect()),
+        DataType::Float32 | DataType::Float64 => {
+            let doubles = cast(items, &DataType::Float64)?;
+            Ok(typed::<Float64Array>(&doubles)?
+                .iter()
+                .map(|value| value.map_or(Value::Null, json_double))
+                .collect())
+        }
+        data_type if data_type.is_integer() || data_type.is_temporal() => Ok(crate::number::longs(items)?
+            .iter()
+            .map(|value| value.map_or(Value::Null, Value::from))
+            .collect()),
+        _ => Ok(of(items)?
+            .iter()
+            .map(|value| value.map_or(Value::Null, |text| Value::String(text.to_owned())))
+            .collect()),
+    }
+}
+
+/// A double as JSON; what JSON does not have is text.
+pub(crate) fn json_double(value: f64) -> Value {
+    match serde_json::Number::from_f64(value) {
+        Some(number) => Value::Number(number),
+        None => Value::String(java_double(value)),
+    }
+}
+
+fn typed<T: Array + 'static>(array: &ArrayRef) -> Result<&T> {
+    match array.as_any().downcast_ref::<T>() {
+        Some(typed) => Ok(typed),
+        None => exec_err!("a value cannot be read as text"),
+    }
+}
+
+/// Java's `Float.toString`.
+fn java_float(value: f32) -> String {
+    let magnitude = value.abs();
+    if !value.is_finite() || magnitude == 0.0 {
+        return java_double(value.into());
+    }
+    if (1e-3..1e7).contains(&magnitude) {
+        let mut text = String::new();
+        let _infallible = write!(text, "{value}");
+        if !text.contains('.') {
+            text.push_str(".0");
+        }
+        return text;
+    }
+    let text = format!("{value:E}");
+    match text.split_once('E') {
+        Some((mantissa, exponent)) if !mantissa.contains('.') => format!("{mantissa}.0E{exponent}"),
+        _ => text,
+    }
+}
+
+/// Length of a text in UTF-16 units.
+pub(crate) fn units(text: &str) -> usize {
+    if text.is_ascii() {
+        text.len()
+    } else {
+        text.encode_utf16().count()
+    }
+}
+
+/// The part of a text from one UTF-16 unit to another. Half a surrogate pair becomes U+FFFD, as it cannot be
+/// stored.
+pub(crate) fn slice(text: &str, from: usize, to: usize) -> std::borrow::Cow<'_, str> {
+    if text.is_ascii() {
+        return text[from.min(text.len())..to.min(text.len())].into();
+    }
+    let units: Vec<u16> = text
+        .encode_utf16()
+        .skip(from)
+        .take(to.saturating_sub(from))
+        .collect();
+    String::from_utf16_lossy(&units).into()
+}
+
+/// UTF-16 index of a byte index.
+pub(crate) fn unit_index(text: &str, byte: usize) -> usize {
+    text.get(..byte).map_or(0, units)
+}

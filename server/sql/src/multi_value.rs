@@ -1,0 +1,413 @@
+//! Multi-value strings in plans: GROUP BY takes each value, a comparison holds if it holds for any value.
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, ScalarValue, UnnestOptions};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::expr::{AggregateFunction, InList};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, Expr, ExprSchemable, Filter, GroupingSet, Like, LogicalPlan, LogicalPlanBuilder,
+    Operator, not,
+};
+use trilith_proto::column::{self, ColumnType};
+
+/// Makes GROUP BY take each value, before filters on keys are moved below it. `unnest` is
+/// `groupByEnableMultiValueUnnesting`.
+pub(crate) fn group(
+    plan: LogicalPlan,
+    functions: &dyn FunctionRegistry,
+    unnest: bool,
+) -> Result<LogicalPlan> {
+    let rewriter = Rewriter { functions, unnest };
+    let plan = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Aggregate(aggregate) => rewriter.aggregate(aggregate),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(plan.data)
+}
+
+/// Makes comparisons hold for any value, once the scans know them as they were written, and takes apart the keys
+/// that the optimiser made of COUNT(DISTINCT …).
+pub(crate) fn compare(
+    plan: LogicalPlan,
+    functions: &dyn FunctionRegistry,
+    unnest: bool,
+) -> Result<LogicalPlan> {
+    let rewriter = Rewriter { functions, unnest };
+    let plan = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Filter(filter) => rewriter.filter(filter),
+        LogicalPlan::Aggregate(aggregate) => rewriter.aggregate(aggregate),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(plan.data)
+}
+
+/// Casts of text that comparisons and sums imply give NULL for what does not convert, as CAST does.
+pub(crate) fn lenient_casts(
+    plan: LogicalPlan,
+    functions: &dyn FunctionRegistry,
+    zone: &str,
+) -> Result<LogicalPlan> {
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let inputs: Vec<_> = node
+            .inputs()
+            .into_iter()
+            .map(|input| input.schema().as_ref().clone())
+            .collect();
+        let schema = match inputs.as_slice() {
+            [] => node.schema().as_ref().clone(),
+            [first, rest @ ..] => rest.iter().try_fold(first.clone(), |all, next| all.join(next))?,
+        };
+        node.map_expressions(|expr| {
+            let name = NamePreserver::new_for_projection().save(&expr);
+            let cast = expr.transform_up(|expr| lenient_cast(expr, &schema, functions, zone))?;
+            Ok(cast.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    plan.data.recompute_schema()
+}
+
+fn lenient_cast(
+    expr: Expr,
+    schema: &DFSchema,
+    functions: &dyn FunctionRegistry,
+    zone: &str,
+) -> Result<Transformed<Expr>> {
+    let Expr::Cast(cast) = expr else {
+        return Ok(Transformed::no(expr));
+    };
+    let to = cast.field.data_type();
+    let name = match to {
+        DataType::Timestamp(..) => "druid_cast_timestamp",
+        DataType::Float64 => "druid_cast_double",
+        DataType::Float32 => "druid_cast_float",
+        DataType::Int64 => "druid_cast_bigint",
+        _ => return Ok(Transformed::no(Expr::Cast(cast))),
+    };
+    if !is_text_expr(&cast.expr, schema) {
+        return Ok(Transformed::no(Expr::Cast(cast)));
+    }
+    let mut args = vec![*cast.expr];
+    if name == "druid_cast_timestamp" {
+        args.push(Expr::Literal(ScalarValue::Utf8(Some(zone.to_owned())), None));
+    }
+    Ok(Transformed::yes(functions.udf(name)?.call(args)))
+}
+
+struct Rewriter<'a> {
+    functions: &'a dyn FunctionRegistry,
+    unnest: bool,
+}
+
+/// True if the values of an expression may be multi-value strings.
+fn may_be_multiple(expr: &Expr, plan: &LogicalPlan) -> bool {
+    match expr {
+        Expr::Column(column) => column_may_be(column, plan),
+        Expr::Alias(alias) => may_be_multiple(&alias.expr, plan),
+        Expr::ScalarFunction(call) => match trilith_functions::multi_value_result(call.func.name()) {
+            None => false,
+            Some(trilith_functions::MultiValue::Always) => true,
+            Some(trilith_functions::MultiValue::OfArguments) => {
+                call.args.iter().any(|arg| may_be_multiple(arg, plan))
+            }
+        },
+        Expr::Case(case) => {
+            let results = case
+                .when_then_expr
+                .iter()
+                .map(|(_, then)| then)
+                .chain(&case.else_expr);
+            results.into_iter().any(|result| may_be_multiple(result, plan))
+        }
+        _ => false,
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
+}
+
+fn column_may_be(column: &Column, plan: &LogicalPlan) -> bool {
+    let Ok((_, field)) = plan.schema().qualified_field_from_column(column) else {
+        return false;
+    };
+    if !is_text(field.data_type()) || column::of_field(field) != ColumnType::String {
+        return false;
+    }
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let index = plan.schema().maybe_index_of_column(column);
+            index
+                .and_then(|index| projection.expr.get(index))
+                .is_none_or(|expr| may_be_multiple(expr, &projection.input))
+        }
+        // Keys were taken apart already; results of aggregates are arrays or single texts.
+        LogicalPlan::Aggregate(_) | LogicalPlan::Unnest(_) | LogicalPlan::Values(_) => false,
+        LogicalPlan::Filter(filter) => column_may_be(column, &filter.input),
+        LogicalPlan::Sort(sort) => column_may_be(column, &sort.input),
+        LogicalPlan::Limit(limit) => column_may_be(column, &limit.input),
+        LogicalPlan::SubqueryAlias(alias) => {
+            let Some(index) = plan.schema().maybe_index_of_column(column) else {
+                return true;
+            };
+            let (relation, field) = alias.input.schema().qualified_field(index);
+            column_may_be(&Column::new(relation.cloned(), field.name()), &alias.input)
+        }
+        LogicalPlan::Join(join) => {
+            let inside = |side: &LogicalPlan| side.schema().has_column(column) && column_may_be(column, side);
+            inside(&join.left) || inside(&join.right)
+        }
+        _ => true,
+    }
+}
+
+impl Rewriter<'_> {
+    fn call(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
+        Ok(self.functions.udf(name)?.call(args))
+    }
+
+    fn filter(&self, filter: Filter) -> Result<Transformed<LogicalPlan>> {
+        let predicate = self.predicate(filter.predicate.clone(), &filter.input)?;
+        if !predicate.transformed {
+            return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+        }
+        let filter = Filter::try_new(predicate.data, filter.input)?;
+        Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+    }
+
+    /// Comparisons with a multi-value string hold if they hold for any of its values.
+    fn predicate(&self, predicate: Expr, input: &LogicalPlan) -> Result<Transformed<Expr>> {
+        predicate.transform_up(|expr| match expr {
+            Expr::BinaryExpr(binary) => self.comparison(binary, input),
+            Expr::InList(list)
+                if may_be_multiple(&list.expr, input) && is_text_expr(&list.expr, input.schema()) =>
+            {
+                self.in_list(list)
+            }
+            Expr::Like(like)
+                if !like.case_insensitive
+                    && may_be_multiple(&like.expr, input)
+                    && is_text_expr(&like.expr, input.schema()) =>
+            {
+                let Like {
+                    negated,
+                    expr,
+                    pattern,
+                    ..
+                } = like;
+                let found = self.call("druid_mv_like", vec![*expr, *pattern])?;
+                Ok(Transformed::yes(if negated { not(found) } else { found }))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+    }
+
+    fn comparison(&self, binary: BinaryExpr, input: &LogicalPlan) -> Result<Transformed<Expr>> {
+        let multiple = |expr: &Expr| may_be_multiple(expr, input);
+        let texts = is_text_expr(&binary.left, input.schema()) && is_text_expr(&binary.right, input.schema());
+        if !texts || !(multiple(&binary.left) || multiple(&binary.right)) {
+            return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+        }
+        let (name, negated) = match binary.op {
+            Operator::Eq => ("druid_mv_equal", false),
+            Operator::NotEq => ("druid_mv_equal", true),
+            Operator::Lt => ("druid_mv_less", false),
+            Operator::LtEq => ("druid_mv_less_equal", false),
+            Operator::Gt => ("druid_mv_greater", false),
+            Operator::GtEq => ("druid_mv_greater_equal", false),
+            _ => return Ok(Transformed::no(Expr::BinaryExpr(binary))),
+        };
+        let found = self.call(name, vec![*binary.left, *binary.right])?;
+        Ok(Transformed::yes(if negated { not(found) } else { found }))
+    }
+
+    fn in_list(&self, list: InList) -> Result<Transformed<Expr>> {
+        let InList { expr, list, negated } = list;
+        let literals: Option<Vec<ScalarValue>> = list
+            .iter()
+            .map(|item| match item {
+                Expr::Literal(value @ ScalarValue::Utf8(_), _) => Some(value.clone()),
+                Expr::Literal(ScalarValue::Null, _) => Some(ScalarValue::Utf8(None)),
+                _ => None,
+            })
+            .collect();
+        let found = match literals {
+            Some(literals) => {
+                let array = ScalarValue::new_list_nullable(&literals, &DataType::Utf8);
+                let array = Expr::Literal(ScalarValue::List(array), None);
+                self.call("druid_mv_in", vec![*expr, array])?
+            }
+            None => {
+                let mut any: Option<Expr> = None;
+                for item in list {
+                    let equal = self.call("druid_mv_equal", vec![expr.as_ref().clone(), item])?;
+                    any = Some(match any {
+                        Some(any) => any.or(equal),
+                        None => equal,
+                    });
+                }
+                any.unwrap_or_else(|| Expr::Literal(ScalarValue::Boolean(Some(false)), None))
+            }
+        };
+        Ok(Transformed::yes(if negated { not(found) } else { found }))
+    }
+
+    fn aggregate(&self, aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
+        let input = aggregate.input.as_ref();
+        let mut changed = false;
+        let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
+        for call in &aggregate.aggr_expr {
+            let call = self.filtered(call.clone(), input)?;
+            changed |= call.transformed;
+            calls.push(call.data);
+        }
+        let mut keys: Vec<(Expr, String)> = Vec::new();
+        let mut groups = Vec::with_capacity(aggregate.group_expr.len());
+        for group in &aggregate.group_expr {
+            groups.push(self.group(group.clone(), input, &mut keys)?);
+        }
+        if !changed && groups == aggregate.group_expr {
+            return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+        }
+        let mut builder = LogicalPlanBuilder::from(input.clone());
+        if !keys.is_empty() {
+            let columns = input.schema().columns().into_iter().map(Expr::Column);
+            let lists = keys
+                .iter()
+                .map(|(expr, name)| Ok(self.call("druid_mv_values", vec![expr.clone()])?.alias(name)))
+                .collect::<Result<Vec<_>>>()?;
+            builder = builder.project(columns.chain(lists))?;
+            // One after another, so that keys make all pairs of their values.
+            for (_, name) in &keys {
+                let options = UnnestOptions::new().with_preserve_nulls(true);
+                builder = builder.unnest_column_with_options(Column::new_unqualified(name), options)?;
+            }
+        }
+        let input = std::sync::Arc::new(builder.build()?);
+        let plan = Aggregate::try_new(input, groups, calls)?;
+        Ok(Transformed::yes(LogicalPlan::Aggregate(plan)))
+    }
+
+    /// The condition of FILTER.
+    fn filtered(&self, call: Expr, input: &LogicalPlan) -> Result<Transformed<Expr>> {
+        call.transform_down(|expr| match expr {
+            Expr::AggregateFunction(AggregateFunction { func, mut params }) => {
+                let Some(condition) = params.filter.take() else {
+                    return Ok(Transformed::no(Expr::AggregateFunction(AggregateFunction {
+                        func,
+                        params,
+                    })));
+                };
+                let name = Expr::AggregateFunction(AggregateFunction {
+                    func: std::sync::Arc::clone(&func),
+                    params: datafusion::logical_expr::expr::AggregateFunctionParams {
+                        filter: Some(condition.clone()),
+                        ..params.clone()
+                    },
+                })
+                .schema_name()
+                .to_string();
+                let condition = self.predicate(*condition, input)?;
+                params.filter = Some(Box::new(condition.data));
+                let call = Expr::AggregateFunction(AggregateFunction { func, params });
+                if condition.transformed {
+                    return Ok(Transformed::new(
+                        call.alias(name),
+                        true,
+                        datafusion::common::tree_node::TreeNodeRecursion::Jump,
+                    ));
+                }
+                Ok(Transformed::no(call))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+    }
+
+    /// A key of GROUP BY, under its old name.
+    fn group(&self, expr: Expr, input: &LogicalPlan, keys: &mut Vec<(Expr, String)>) -> Result<Expr> {
+        if let Expr::GroupingSet(set) = expr {
+            let mut all = |exprs: Vec<Expr>| {
+                exprs
+                    .into_iter()
+                    .map(|expr| self.group(expr, input, keys))
+                    .collect::<Result<Vec<_>>>()
+            };
+            return Ok(Expr::GroupingSet(match set {
+                GroupingSet::Rollup(exprs) => GroupingSet::Rollup(all(exprs)?),
+                GroupingSet::Cube(exprs) => GroupingSet::Cube(all(exprs)?),
+                GroupingSet::GroupingSets(sets) => {
+                    GroupingSet::GroupingSets(sets.into_iter().map(all).collect::<Result<Vec<_>>>()?)
+                }
+            }));
+        }
+        if !is_text_expr(&expr, input.schema()) || !may_be_multiple(&expr, input) {
+            return Ok(expr);
+        }
+        let (relation, name) = expr.qualified_name();
+        let bare = match expr {
+            Expr::Alias(alias) => *alias.expr,
+            other => other,
+        };
+        let key = if self.unnest {
+            let known = keys.iter().find(|(known, _)| *known == bare);
+            let column = match known {
+                Some((_, column)) => column.clone(),
+                None => {
+                    let taken =
+                        |name: &String| input.schema().fields().iter().any(|field| field.name() == name);
+                    let column = (keys.len()..)
+                        .map(|number| format!("__mv_{number}"))
+                        .find(|name| !taken(name) && !keys.iter().any(|(_, known)| known == name))
+                        .unwrap_or_default();
+                    keys.push((bare, column.clone()));
+                    column
+                }
+            };
+            Expr::Column(Column::new_unqualified(column))
+        } else {
+            self.call("druid_mv_single", vec![bare])?
+        };
+        Ok(key.alias_qualified(relation, name))
+    }
+}
+
+fn is_text_expr(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|data_type| is_text(&data_type))
+}
+
+/// MIN and MAX of text are refused, as Druid does.
+pub(crate) fn refuse_text_extremes(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            for call in &aggregate.aggr_expr {
+                check_extremes(call, aggregate.input.schema())?;
+            }
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+fn check_extremes(call: &Expr, schema: &DFSchema) -> Result<()> {
+    let call = match call {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        other => other,
+    };
+    let Expr::AggregateFunction(AggregateFunction { func, params }) = call else {
+        return Ok(());
+    };
+    let extreme = matches!(func.name(), "min" | "max");
+    match params.args.first() {
+        Some(arg) if extreme && is_text_expr(arg, schema) => Err(DataFusionError::Plan(format!(
+            "Aggregation [{}] does not support type [STRING], column [{}]",
+            func.name().to_uppercase(),
+            arg.schema_name()
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,202 @@
+//! Forms of Calcite that the parser does not read, as calls that it does, token by token.
+
+use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+use trilith_proto::error::ApiError;
+
+use crate::error::at;
+use crate::statement::is_word;
+
+/// Rewrites POSITION … FROM, JSON_OBJECT, JSON_VALUE … RETURNING and CAST … AS … ARRAY.
+pub(crate) fn calls(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ApiError> {
+    let mut out = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        let opens = tokens.get(at + 1).is_some_and(|next| next.token == Token::LParen);
+        let name = ["POSITION", "JSON_OBJECT", "JSON_VALUE", "CAST"]
+            .into_iter()
+            .find(|name| opens && is_word(&tokens[at].token, name));
+        let Some(name) = name else {
+            out.push(tokens[at].clone());
+            at += 1;
+            continue;
+        };
+        let Some(end) = closing(&tokens, at + 1) else {
+            out.extend_from_slice(&tokens[at..]);
+            break;
+        };
+        let head = &tokens[at];
+        let body = calls(tokens[at + 2..end].to_vec())?;
+        let body = match name {
+            "POSITION" => position(head, body),
+            "JSON_OBJECT" => object(body)?,
+            "JSON_VALUE" => {
+                let (function, body) = value(head, body)?;
+                out.push(function);
+                out.push(tokens[at + 1].clone());
+                out.extend(body);
+                out.push(tokens[end].clone());
+                at = end + 1;
+                continue;
+            }
+            _ => array_type(body),
+        };
+        out.push(head.clone());
+        out.push(tokens[at + 1].clone());
+        out.extend(body);
+        out.push(tokens[end].clone());
+        at = end + 1;
+    }
+    Ok(out)
+}
+
+/// The parenthesis that closes the one at `open`.
+fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
+    let mut depth = 0;
+    for (index, token) in tokens.iter().enumerate().skip(open) {
+        match token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(index);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// First token outside brackets that fits.
+fn find(tokens: &[TokenWithSpan], fits: impl Fn(&Token) -> bool) -> Option<usize> {
+    let mut depth = 0;
+    // CASE … END may hold words of its own.
+    for (index, token) in tokens.iter().enumerate() {
+        match &token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket => depth -= 1,
+            word if is_word(word, "CASE") => depth += 1,
+            word if is_word(word, "END") => depth -= 1,
+            other if depth == 0 && fits(other) => return Some(index),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn token_at(like: &TokenWithSpan, token: Token) -> TokenWithSpan {
+    TokenWithSpan {
+        token,
+        span: like.span,
+    }
+}
+
+/// POSITION(sub IN s FROM i) → POSITION(s, sub, i)
+fn position(head: &TokenWithSpan, body: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let Some(inside) = find(&body, |token| is_word(token, "IN")) else {
+        return body;
+    };
+    let comma = token_at(head, Token::Comma);
+    let (part, rest) = (&body[..inside], &body[inside + 1..]);
+    let (text, start) = match find(rest, |token| is_word(token, "FROM")) {
+        Some(from) => (&rest[..from], Some(&rest[from + 1..])),
+        None => (rest, None),
+    };
+    let mut out = text.to_vec();
+    out.push(comma.clone());
+    out.extend_from_slice(part);
+    if let Some(start) = start {
+        out.push(comma);
+        out.extend_from_slice(start);
+    }
+    out
+}
+
+/// JSON_OBJECT(KEY k VALUE v, k : v) → JSON_OBJECT(k, v, k, v)
+fn object(body: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ApiError> {
+    let mut out = Vec::with_capacity(body.len());
+    let mut rest = &body[..];
+    while !rest.is_empty() {
+        let end = find(rest, |token| *token == Token::Comma).unwrap_or(rest.len());
+        let mut pair = &rest[..end];
+        let keyed = pair.len() > 2 && is_word(&pair[0].token, "KEY") && pair[1].token != Token::Comma;
+        if keyed {
+            pair = &pair[1..];
+        }
+        let between = find(pair, |token| *token == Token::Colon || is_word(token, "VALUE"));
+        match between {
+            Some(middle) if middle > 0 => {
+                out.extend_from_slice(&pair[..middle]);
+                out.push(token_at(&pair[middle], Token::Comma));
+                out.extend_from_slice(&pair[middle + 1..]);
+            }
+            // Keys and values by turns, as the native function has them.
+            _ if !keyed => out.extend_from_slice(pair),
+            _ => {
+                return Err(at(
+                    "Received an unexpected token, expected [KEY name VALUE expression] in JSON_OBJECT",
+                    rest[0].span,
+                ));
+            }
+        }
+        if let Some(comma) = rest.get(end) {
+            out.push(comma.clone());
+        }
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    Ok(out)
+}
+
+/// JSON_VALUE(j, path RETURNING type) → the function of that type.
+fn value(
+    head: &TokenWithSpan,
+    body: Vec<TokenWithSpan>,
+) -> Result<(TokenWithSpan, Vec<TokenWithSpan>), ApiError> {
+    let Some(returning) = find(&body, |token| is_word(token, "RETURNING")) else {
+        return Ok((head.clone(), body));
+    };
+    let words: Vec<String> = body[returning + 1..]
+        .iter()
+        .map(|token| token.token.to_string().to_ascii_uppercase())
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let name = match words.as_slice() {
+        ["VARCHAR" | "CHAR", ..] if words.last() != Some(&"ARRAY") => "druid_json_value_varchar",
+        ["BIGINT" | "INTEGER" | "INT" | "SMALLINT" | "TINYINT"] => "druid_json_value_bigint",
+        ["DOUBLE" | "FLOAT" | "REAL" | "DECIMAL" | "NUMERIC", ..] if words.last() != Some(&"ARRAY") => {
+            "druid_json_value_double"
+        }
+        ["BOOLEAN"] => "druid_json_value_boolean",
+        ["VARCHAR", "ARRAY"] => "druid_json_value_varchar_array",
+        ["BIGINT" | "INTEGER", "ARRAY"] => "druid_json_value_bigint_array",
+        ["DOUBLE", "ARRAY"] => "druid_json_value_double_array",
+        _ => {
+            return Err(at(
+                format!("JSON_VALUE cannot return the type [{}]", words.join(" ")),
+                body[returning].span,
+            ));
+        }
+    };
+    let function = token_at(
+        head,
+        Token::Word(Word {
+            value: name.to_owned(),
+            quote_style: None,
+            keyword: sqlparser::keywords::Keyword::NoKeyword,
+        }),
+    );
+    Ok((function, body[..returning].to_vec()))
+}
+
+/// CAST(x AS VARCHAR ARRAY) → CAST(x AS VARCHAR[])
+fn array_type(mut body: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    if body.len() > 3
+        && let Some(last) = body.last().cloned()
+        && is_word(&last.token, "ARRAY")
+    {
+        body.pop();
+        body.push(token_at(&last, Token::LBracket));
+        body.push(token_at(&last, Token::RBracket));
+    }
+    body
+}
