@@ -13,11 +13,11 @@ demo:
 test:
 	cargo test --locked --workspace
 
-# The long forms of the simulation and of the trials with killed workers and random statements.
+# The long forms of the simulation, of the trials with killed processes, and of the random statements.
 soak:
-	TRILITH_SIMULATION_SEEDS=1000000 cargo test --locked -p trilith-engine --lib simulation -- --nocapture
-	TRILITH_TRIALS=200 cargo test --locked -p trilith-node --test black_box retries::killed -- --nocapture
-	TRILITH_HISTORIES=60 cargo test --locked -p trilith-node --test black_box concurrency::what -- --nocapture
+	TRILITH_SIMULATION_SEEDS=8000000 cargo test --locked --workspace --lib simulation -- --nocapture
+	TRILITH_TRIALS=200 cargo test --locked --workspace --test black_box retries:: -- --nocapture
+	TRILITH_HISTORIES=60 cargo test --locked --workspace --test black_box concurrency::what -- --nocapture
 
 lint:
 	cargo fmt --all --check

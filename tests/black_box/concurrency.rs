@@ -296,7 +296,7 @@ async fn disturb(cluster: &Cluster, mut server: Server, seed: u64, clients_end: 
         if clients_end.load(Ordering::Relaxed) {
             break;
         }
-        if (kill + seed) % 2 == 0 {
+        if (kill + seed).is_multiple_of(2) {
             workers.clear();
         } else {
             server.process.kill();
@@ -355,7 +355,7 @@ async fn play(seed: u64) -> BTreeMap<String, u64> {
             .map_or("SUCCESS", |fault| fault.split(':').next().unwrap());
         *ends.entry(code.to_owned()).or_default() += 1;
     }
-    for table in 0..TABLES.len() {
+    for (table, _) in TABLES.iter().enumerate() {
         seen.push((table, vec![cluster.read(table).await.unwrap()]));
         let start: Content = (0..DAYS).map(|day| (day, 1_000, 0)).collect();
         let of_table = done.iter().filter(|(of, _)| *of == table);

@@ -139,7 +139,8 @@ async fn finished_work_survives(server: &Server, mut workers: Vec<Process>) {
         assert_eq!(waiting.source.reads(file), reads, "{file}");
     }
     let attempts = report["status"]["workers"]["0"].as_array().unwrap();
-    assert_eq!(attempts.len(), 2, "{report}");
+    // The second attempt may find the other worker before that is killed as well.
+    assert!((2..=3).contains(&attempts.len()), "{report}");
     for stage in report["stages"].as_array().unwrap() {
         assert_eq!(stage["output"], "durableStorage");
     }

@@ -1,8 +1,9 @@
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Server, extern_json, inline, stalled_source};
+use crate::harness::{PATIENCE, Server, extern_json, gated_source, inline, stalled_source};
 
 #[tokio::test]
 async fn shutdown_stops_a_task_and_leaves_the_table_alone() {
@@ -147,6 +148,82 @@ async fn a_restart_keeps_what_succeeded_and_ends_what_ran() {
         "{status}"
     );
     assert_eq!(server.rows("SELECT x FROM t").await, [[json!(7)]]);
+}
+
+/// Files of segments below a server's directory.
+fn segment_files(directory: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return 0;
+    };
+    let count = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { segment_files(&path) } else { 1 }
+    };
+    entries.map(count).sum()
+}
+
+#[tokio::test]
+async fn a_fault_tolerant_task_runs_again_under_its_id_after_a_restart() {
+    let args = ["--worker-slots", "1", "--allow-http", "127.0.0.1"];
+    let mut server = Server::restartable(&args);
+    let (url, asked, gate) = gated_source("{\"x\":1}\n{\"x\":2}\n");
+    let hear = move || {
+        asked.recv_timeout(PATIENCE).unwrap();
+        asked
+    };
+    let source = extern_json(&json!({"type": "http", "uris": [url]}), "x long");
+    let sql = format!("REPLACE INTO t OVERWRITE ALL SELECT x + ? AS x FROM {source} PARTITIONED BY ALL");
+    let body = json!({
+        "query": sql,
+        "context": {"faultTolerance": true},
+        "parameters": [{"type": "BIGINT", "value": 40}],
+    });
+    let (status, text) = server.post("/druid/v2/sql/task", body).await;
+    assert_eq!(status, 202, "{text}");
+    let task: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let task = task["taskId"].as_str().unwrap().to_owned();
+    let secret = json!({
+        "type": "http",
+        "uris": [url],
+        "httpAuthenticationUsername": "me",
+        "httpAuthenticationPassword": "secret",
+    });
+    let secret = extern_json(&secret, "x long");
+    let secret = format!("INSERT INTO u SELECT x FROM {secret} PARTITIONED BY ALL");
+    let secret = server.submit(&secret, json!({"faultTolerance": true})).await;
+    let asked = tokio::task::spawn_blocking(hear).await.unwrap();
+    let created = server
+        .get(&format!("/druid/indexer/v1/task/{task}/status"))
+        .await
+        .1;
+    server.restart(&args);
+
+    let now = server
+        .get(&format!("/druid/indexer/v1/task/{task}/status"))
+        .await
+        .1;
+    assert_eq!(now["status"]["statusCode"], "RUNNING", "{now}");
+    assert_eq!(now["status"]["createdTime"], created["status"]["createdTime"]);
+    let again = move || asked.recv_timeout(PATIENCE).unwrap();
+    tokio::task::spawn_blocking(again).await.unwrap();
+    gate.open();
+    let status = server.wait(&task).await;
+    assert_eq!(status["statusCode"], "SUCCESS", "{}", server.report(&task).await);
+    assert_eq!(
+        server.rows("SELECT x FROM t ORDER BY x").await,
+        [[json!(41)], [json!(42)]]
+    );
+    // What cannot be known any more is not guessed.
+    let status = server.wait(&secret).await;
+    assert_eq!(status["statusCode"], "FAILED");
+    let message = status["errorMsg"].as_str().unwrap();
+    assert!(message.contains("passwords are not stored"), "{message}");
+    // Once more: what has ended stays as it is.
+    let before = server.report(&task).await;
+    server.restart(&args);
+    assert_eq!(server.report(&task).await, before);
+    assert_eq!(server.count("t").await, 2);
+    assert_eq!(segment_files(&server.directory.join("data/segments")), 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,9 +22,15 @@ pub struct Process {
 
 impl Process {
     pub fn start(args: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trilith"));
+        command.args(args);
+        Process::spawn(command, environment)
+    }
+
+    /// A command that runs the program in some surroundings.
+    pub fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Process {
         let log = tempfile::tempfile().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_trilith"))
-            .args(args)
+        let mut child = command
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log.try_clone().unwrap())
@@ -46,7 +53,19 @@ impl Process {
         process
     }
 
-    fn log(&self) -> String {
+    /// Sends a signal: "STOP", "CONT".
+    pub fn signal(&self, name: &str) {
+        let (signal, pid) = (format!("-{name}"), self.child.id().to_string());
+        assert!(
+            Command::new("kill")
+                .args([signal, pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    pub fn log(&self) -> String {
         let mut text = String::new();
         (&self.log).rewind().unwrap();
         (&self.log).read_to_string(&mut text).unwrap();
@@ -123,25 +142,59 @@ impl Server {
         server
     }
 
+    /// Kills the server and starts another one on the same directory and addresses.
+    pub fn restart(&mut self, args: &[&str]) {
+        self.process.kill();
+        let address = |name: &str| self.process.ready[name].as_str().unwrap().to_owned();
+        let all = Server::arguments(&self.directory, &address("http"), &address("grpc"), args);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        self.process = Process::start(&all, &[]);
+    }
+
+    /// A server that can be restarted: nobody else gets its ports, because nobody else uses its address.
+    pub fn restartable(args: &[&str]) -> Server {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = temporary.path().canonicalize().unwrap();
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // The second byte keeps clear of 127.0.*.
+        let address = format!("127.{}.{}.{}:0", 64 + (high % 128), low, number);
+        let all = Server::arguments(&directory, &address, &address, args);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        Server {
+            process: Process::start(&all, &[]),
+            directory,
+            _temporary: Some(temporary),
+        }
+    }
+
+    fn arguments(directory: &Path, http: &str, grpc: &str, args: &[&str]) -> Vec<String> {
+        let data = directory.join("data").display().to_string();
+        let input = directory.join("input");
+        std::fs::create_dir_all(&input).unwrap();
+        let input = input.display().to_string();
+        let own = [
+            "server",
+            "--data-dir",
+            &data,
+            "--http-address",
+            http,
+            "--grpc-address",
+            grpc,
+            "--allow-local",
+            &input,
+        ];
+        own.iter().chain(args).map(|arg| (*arg).to_owned()).collect()
+    }
+
     pub fn at(directory: &Path, args: &[&str]) -> Server {
         Server::with(directory, args, &[])
     }
 
     fn with(directory: &Path, args: &[&str], environment: &[(&str, &str)]) -> Server {
-        let data = directory.join("data").display().to_string();
-        let input = directory.join("input");
-        std::fs::create_dir_all(&input).unwrap();
-        let input = input.display().to_string();
-        let mut all = vec![
-            "server",
-            "--data-dir",
-            &data,
-            "--http-address",
-            "127.0.0.1:0",
-            "--grpc-address",
-        ];
-        all.extend(["127.0.0.1:0", "--allow-local", &input]);
-        all.extend(args);
+        let all = Server::arguments(directory, "127.0.0.1:0", "127.0.0.1:0", args);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
         Server {
             process: Process::start(&all, environment),
             directory: directory.to_owned(),
@@ -214,7 +267,8 @@ impl Server {
     pub async fn run(&self, sql: &str, context: Value) -> Value {
         let task = self.submit(sql, context).await;
         let status = self.wait(&task).await;
-        assert_eq!(status["statusCode"], "SUCCESS", "{sql}\n{status}");
+        let log = || self.process.log();
+        assert_eq!(status["statusCode"], "SUCCESS", "{sql}\n{status}\n{}", log());
         self.report(&task).await
     }
 
@@ -393,4 +447,53 @@ fn answer_when_told(
         stream,
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
+}
+
+/// An HTTP server that answers every request with the same text, once it is opened. Returns its URL, a receiver
+/// that hears of each request, and what opens it; ends with the process.
+pub fn gated_source(body: &str) -> (String, std::sync::mpsc::Receiver<()>, Gate) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/gated.json", listener.local_addr().unwrap());
+    let (asked, heard) = std::sync::mpsc::sync_channel(64);
+    let gate = Gate::default();
+    let (opened, body) = (gate.clone(), body.to_owned());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let (asked, opened, body) = (asked.clone(), opened.clone(), body.clone());
+            std::thread::spawn(move || {
+                let _closed = stream.read(&mut [0; 4096]);
+                let _nobody_waits = asked.send(());
+                opened.wait();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                // The reader may have been killed.
+                let _gone = std::io::Write::write_all(&mut stream, (head + &body).as_bytes());
+            });
+        }
+    });
+    (url, heard, gate)
+}
+
+/// Holds answers back.
+#[derive(Clone, Default)]
+pub struct Gate {
+    shared: std::sync::Arc<(std::sync::Mutex<bool>, std::sync::Condvar)>,
+}
+
+impl Gate {
+    /// Lets all answers out, now and later.
+    pub fn open(&self) {
+        *self.shared.0.lock().unwrap() = true;
+        self.shared.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let opened = self
+            .shared
+            .1
+            .wait_while(self.shared.0.lock().unwrap(), |open| !*open);
+        drop(opened.unwrap());
+    }
 }

@@ -11,6 +11,7 @@ mod harness;
 mod ingest;
 mod locks;
 mod memory;
+mod namespaces;
 mod parallel;
 mod queries;
 mod retries;

@@ -264,7 +264,9 @@ mod tests {
     #[test]
     fn finds_what_cannot_be() {
         let both: &[Row] = &[(0, 1, 0), (0, 2, 0)];
-        let cases: [(&[(Effect, u64, u64)], &[(u64, &[Row])], bool); 9] = [
+        // Statements with their times, what was seen when, and whether that can be.
+        type Case<'a> = (&'a [(Effect, u64, u64)], &'a [(u64, &'a [Row])], bool);
+        let cases: [Case; 9] = [
             (
                 &[(insert(0), 10, 20)],
                 &[(5, &[]), (15, &[(0, 1, 0)]), (30, &[(0, 1, 0)])],

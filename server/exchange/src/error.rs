@@ -135,6 +135,29 @@ pub enum ExchangeError {
     Stopped,
 }
 
+/// The bucket is not there, or not ours. Writers wrap what the store said.
+fn is_refusal(error: &object_store::Error) -> bool {
+    use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let told = error.downcast_ref::<object_store::Error>();
+        if matches!(
+            told,
+            Some(NotFound { .. } | PermissionDenied { .. } | Unauthenticated { .. })
+        ) {
+            return true;
+        }
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
 impl From<ExchangeError> for Fault {
     fn from(error: ExchangeError) -> Fault {
         match &error {
@@ -143,14 +166,9 @@ impl From<ExchangeError> for Fault {
             ExchangeError::Stopped => Fault::canceled(CancelReason::Unknown),
             ExchangeError::Durable { source, .. } => {
                 let text = format!("{error}: {}", object_store_text(source));
-                match source.as_ref() {
-                    // The bucket is not there, or not ours.
-                    object_store::Error::NotFound { .. }
-                    | object_store::Error::PermissionDenied { .. }
-                    | object_store::Error::Unauthenticated { .. } => {
-                        Fault::durable_storage_configuration(&text)
-                    }
-                    _ => Fault::unknown(text),
+                match is_refusal(source.as_ref()) {
+                    true => Fault::durable_storage_configuration(&text),
+                    false => Fault::unknown(text),
                 }
             }
             ExchangeError::OutputMissing { id }

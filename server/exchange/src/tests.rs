@@ -372,7 +372,8 @@ async fn files_of_a_task_are_bounded_counted_and_removed() {
     let size = disk.size();
     let spilled = size.bytes - 300_000;
     assert!(size.files_written > 1 && spilled > 50_000, "{size:?}");
-    assert_eq!(size.bytes_written, size.bytes);
+    // A file that turned out to hold nothing is gone again.
+    assert!(size.bytes_written >= size.bytes, "{size:?}");
     assert_eq!(exchange.find(&id(0)).unwrap().disk_bytes(), spilled);
     // Another work order of the same task shares its bound.
     let other = exchange

@@ -12,6 +12,16 @@ pub enum MetadataError {
     /// The task has ended, so nothing can be published for it.
     #[error("task [{0}] has ended")]
     Ended(String),
+    /// The task was taken up again by another server process.
+    #[error("run {run} of task [{id}] is over; run {current} has taken its place")]
+    OtherRun {
+        /// Which task.
+        id: String,
+        /// The run that wanted to end it.
+        run: u32,
+        /// The run that may.
+        current: u32,
+    },
     /// A segment with this id is published already.
     #[error("segment [{0}] exists already")]
     Conflict(String),

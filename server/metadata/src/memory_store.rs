@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::MetadataError;
-use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, page};
+use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, other_run, page};
 use crate::store::MetadataStore;
 use crate::view::{SegmentIndex, SegmentView, SegmentViews};
 
@@ -53,12 +53,24 @@ impl MetadataStore for MemoryStore {
         self.segments.views()
     }
 
+    fn rerun_task(&self, id: &str) -> Result<TaskRecord, MetadataError> {
+        let mut inner = self.inner.lock();
+        let task = inner.tasks.get_mut(id);
+        let task = task.ok_or_else(|| MetadataError::NotFound(id.to_owned()))?;
+        if task.state != TaskState::Running {
+            return Err(MetadataError::Ended(id.to_owned()));
+        }
+        task.run += 1;
+        Ok(task.clone())
+    }
+
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError> {
         let mut inner = self.inner.lock();
         let id = &publish.task.id;
         match inner.tasks.get(id) {
             None => return Err(MetadataError::NotFound(id.clone())),
             Some(task) if task.state != TaskState::Running => return Err(MetadataError::Ended(id.clone())),
+            Some(task) if task.run != publish.task.run => return Err(other_run(task, publish.task.run)),
             Some(_) => {}
         }
         let datasource = publish.task.datasource.as_str();

@@ -49,6 +49,12 @@ pub struct TaskRecord {
     /// "<code>: <message>", if it failed.
     #[serde(default)]
     pub error_message: Option<String>,
+    /// Values of `?` as (SQL type, value), to plan the statement once more.
+    #[serde(default)]
+    pub parameters: Vec<(String, Value)>,
+    /// How often a server has taken the task up again after a restart. Only the newest run may end it.
+    #[serde(default)]
+    pub run: u32,
 }
 
 /// Which tasks to list.
@@ -82,6 +88,14 @@ pub struct Publish {
     pub report: Vec<u8>,
     /// What becomes of the segments of its datasource.
     pub change: Change,
+}
+
+pub(crate) fn other_run(known: &TaskRecord, run: u32) -> MetadataError {
+    MetadataError::OtherRun {
+        id: known.id.clone(),
+        run,
+        current: known.run,
+    }
 }
 
 pub(crate) fn encode<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>, MetadataError> {

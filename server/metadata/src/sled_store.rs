@@ -8,7 +8,7 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use crate::error::MetadataError;
-use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, decode, encode, page};
+use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, decode, encode, other_run, page};
 use crate::store::MetadataStore;
 use crate::view::{SegmentIndex, SegmentView, SegmentViews, UsedSegment};
 
@@ -119,6 +119,23 @@ impl MetadataStore for SledStore {
         self.index.views()
     }
 
+    fn rerun_task(&self, id: &str) -> Result<TaskRecord, MetadataError> {
+        let known = self.tasks.get(id)?;
+        let known = known.ok_or_else(|| MetadataError::NotFound(id.to_owned()))?;
+        let mut task: TaskRecord = decode(id, &known)?;
+        if task.state != TaskState::Running {
+            return Err(MetadataError::Ended(id.to_owned()));
+        }
+        task.run += 1;
+        let next = encode(id, &task)?;
+        // Whoever ended it in between has won.
+        self.tasks
+            .compare_and_swap(id, Some(known), Some(next))?
+            .map_err(|_changed| MetadataError::Ended(id.to_owned()))?;
+        self.db.flush()?;
+        Ok(task)
+    }
+
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError> {
         let id = publish.task.id.as_str();
         let datasource = publish.task.datasource.as_str();
@@ -138,7 +155,7 @@ impl MetadataStore for SledStore {
         let known: Option<TaskRecord> = self.tasks.get(id)?.map(|bytes| decode(id, &bytes)).transpose()?;
         *self.ending.write() = known.filter(|task| task.state == TaskState::Running);
         let ended = self
-            .commit(id, &task, &publish.report, &added, &removed)
+            .commit(&publish.task, &task, &publish.report, &added, &removed)
             .map(|()| {
                 // On disk before anybody sees it.
                 let flushed = self.db.flush();
@@ -155,20 +172,25 @@ impl SledStore {
     /// Ends a task in one transaction.
     fn commit(
         &self,
-        id: &str,
+        ended: &TaskRecord,
         task: &[u8],
         report: &[u8],
         added: &[(Vec<u8>, Vec<u8>)],
         removed: &[Vec<u8>],
     ) -> Result<(), MetadataError> {
         let abort = |error: MetadataError| Err(ConflictableTransactionError::Abort(error));
+        let id = ended.id.as_str();
         let result =
             (&self.tasks, &self.reports, &self.segments).transaction(|(tasks, reports, segments)| {
                 let Some(known) = tasks.get(id)? else {
                     return abort(MetadataError::NotFound(id.to_owned()));
                 };
                 match decode::<TaskRecord>(id, &known) {
-                    Ok(known) if known.state == TaskState::Running => {}
+                    Ok(known) if known.state == TaskState::Running => {
+                        if known.run != ended.run {
+                            return abort(other_run(&known, ended.run));
+                        }
+                    }
                     Ok(_) => return abort(MetadataError::Ended(id.to_owned())),
                     Err(error) => return abort(error),
                 }

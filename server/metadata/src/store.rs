@@ -26,8 +26,13 @@ pub trait MetadataStore: Send + Sync {
     /// The segments of all datasources at one moment. Does not block.
     fn all_segments(&self) -> SegmentViews;
 
+    /// Takes a running task up again: its next run begins, and earlier runs cannot end it any more.
+    /// Fails with `NotFound` or `Ended` when the task does not run.
+    fn rerun_task(&self, id: &str) -> Result<TaskRecord, MetadataError>;
+
     /// Ends a running task: its record, its report and its segments, all or nothing.
-    /// Fails with `NotFound` or `Ended` when the task does not run, and with `NotLocked` when its locks do not
-    /// cover its segments. Where appended segments stand is decided here, against what is there by then.
+    /// Fails with `NotFound` or `Ended` when the task does not run, with `OtherRun` for an earlier run of it, and with
+    /// `NotLocked` when its locks do not cover its segments. Where appended segments stand is decided here, against
+    /// what is there by then.
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError>;
 }

@@ -23,6 +23,8 @@ fn task(id: &str, created_ms: i64) -> TaskRecord {
         duration_ms: -1,
         fault: None,
         error_message: None,
+        parameters: Vec::new(),
+        run: 0,
     }
 }
 
@@ -216,6 +218,32 @@ async fn contract(store: &dyn MetadataStore) {
         ..Default::default()
     };
     assert!(store.tasks(&running).unwrap().tasks.is_empty());
+    runs(store);
+}
+
+/// Only the newest run of a task may end it, whatever became of the server of the run before.
+fn runs(store: &dyn MetadataStore) {
+    store.put_task(&task("runs", 1)).unwrap();
+    let second = store.rerun_task("runs").unwrap();
+    assert_eq!((second.run, second.state), (1, TaskState::Running));
+    let publish = |run| Publish {
+        task: TaskRecord { run, ..ended("runs") },
+        report: Vec::new(),
+        change: Change::None,
+    };
+    for run in [0, 2] {
+        let error = store.publish(&publish(run)).unwrap_err();
+        assert!(
+            matches!(error, MetadataError::OtherRun { current: 1, .. }),
+            "{error}"
+        );
+    }
+    store.publish(&publish(1)).unwrap();
+    assert!(matches!(store.rerun_task("runs"), Err(MetadataError::Ended(_))));
+    assert!(matches!(
+        store.rerun_task("none"),
+        Err(MetadataError::NotFound(_))
+    ));
 }
 
 #[tokio::test]

@@ -31,6 +31,10 @@ pub struct ServerOptions {
     /// Address of gRPC and Flight; port 0 picks a free one [default: 127.0.0.1:8889].
     #[arg(long, value_name = "ADDRESS")]
     pub grpc_address: Option<SocketAddr>,
+    /// Host, or host and port, under which workers reach this server's Flight port [default: the gRPC address;
+    /// when that is 0.0.0.0, the one from which other machines are reached].
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise_address: Option<String>,
     /// Work orders that run at a time in this process; 0 leaves all to worker processes [default: cores].
     #[arg(long, value_name = "N")]
     pub worker_slots: Option<u32>,
@@ -74,6 +78,10 @@ pub struct WorkerOptions {
     /// Address of this worker's Flight port, reachable by the server and other workers.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub grpc_address: SocketAddr,
+    /// Host, or host and port, under which the server and other workers reach the Flight port [default: the
+    /// address listened on; when that is 0.0.0.0, the one from which the server is reached].
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise_address: Option<String>,
     /// Work orders that run at a time [default: cores].
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
@@ -147,6 +155,7 @@ impl ServerOptions {
         self.data_dir = self.data_dir.or(file.data_dir);
         self.http_address = self.http_address.or(file.http_address);
         self.grpc_address = self.grpc_address.or(file.grpc_address);
+        self.advertise_address = self.advertise_address.or(file.advertise_address);
         self.worker_slots = self.worker_slots.or(file.worker_slots);
         self.task_start_timeout_s = self.task_start_timeout_s.or(file.task_start_timeout_s);
         self.memory_limit = self.memory_limit.or(file.memory_limit);

@@ -11,6 +11,7 @@ use arrow_flight::{
 };
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status, Streaming};
 use trilith_engine::controller::{Controller, ResultTicket};
 use trilith_engine::worker::{MemoryBounds, WorkerConfig, fault_of};
@@ -23,13 +24,18 @@ type Answer<T> = BoxStream<'static, Result<T, Status>>;
 /// Serves one process. Only the server has results of statements.
 pub struct Flight {
     worker: WorkerConfig,
-    token: String,
+    token: Arc<Mutex<String>>,
     controller: Option<Arc<Controller>>,
 }
 
 impl Flight {
     /// The service of a worker process, or of a server with a controller.
-    pub fn new(worker: WorkerConfig, token: String, controller: Option<Arc<Controller>>) -> Flight {
+    /// `token` is what other processes must know; it may change while the service runs.
+    pub fn new(
+        worker: WorkerConfig,
+        token: Arc<Mutex<String>>,
+        controller: Option<Arc<Controller>>,
+    ) -> Flight {
         Flight {
             worker,
             token,
@@ -97,7 +103,8 @@ impl FlightService for Flight {
             let rows = self.results(&ticket).await?;
             return Ok(Response::new(encode(rows, self.worker.memory)));
         }
-        check_token(request.metadata(), Some(&self.token))?;
+        let token = self.token.lock().clone();
+        check_token(request.metadata(), Some(&token))?;
         let rows = do_get(&self.worker.exchange, &self.worker.flight_pool, bytes).await?;
         Ok(Response::new(rows))
     }

@@ -1,5 +1,6 @@
 //! The processes of Trilith: server, worker, gateway.
 
+mod advertise;
 pub mod config;
 pub mod demo;
 mod flight;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +24,7 @@ use trilith_proto::pb::query::query_service_server::QueryServiceServer;
 use trilith_proto::pb::task::task_service_server::TaskServiceServer;
 use trilith_proto::pb::worker::worker_service_server::WorkerServiceServer;
 
+use crate::advertise::{outward, with_port};
 use crate::config::{ServerOptions, durable_settings, memory_limit, task_disk_limit};
 use crate::flight::Flight;
 use crate::machine::cores;
@@ -31,6 +33,8 @@ use crate::services::{Datasources, Queries, Tasks, WorkerTerms, Workers};
 
 const HTTP_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8888);
 const GRPC_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8889);
+/// How long clients may take to close their connections when the process stops.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DATA_DIRECTORY: &str = "trilith-data";
 
 /// Where a running server listens.
@@ -69,6 +73,7 @@ pub async fn run(
     let token = uuid::Uuid::new_v4().to_string();
     let durable = durable_settings(&options)?;
     let controller = start_controller(&options, &data_dir, addresses, &token, durable.as_ref()).await?;
+    controller.resume().await;
     let terms = WorkerTerms {
         flight_token: token.clone(),
         allow_local: options
@@ -96,7 +101,10 @@ pub async fn run(
     controller.stop().await;
     grpc_stop.cancel();
     tracker.close();
-    tracker.wait().await;
+    // A client that does not let go of its connection does not keep the process.
+    if tokio::time::timeout(DRAIN_TIMEOUT, tracker.wait()).await.is_err() {
+        warn!("connections that clients keep open are cut");
+    }
     result.map_err(Into::into)
 }
 
@@ -117,7 +125,10 @@ async fn start_controller(
         memory: memory_bounds(memory_limit(options.memory_limit.as_deref())?, slots),
         task_disk_bytes: task_disk_limit(options.task_disk_limit.as_deref())?,
     };
-    let own = addresses.grpc.to_string();
+    let own = match &options.advertise_address {
+        Some(given) => with_port(given, addresses.grpc.port()),
+        None => outward(addresses.grpc).await?,
+    };
     let segments = data_dir.join("segments");
     let worker = worker_config(data_dir, &segments, bounds, policy, own, token, durable)?;
     let directory = data_dir.to_owned();
@@ -164,7 +175,7 @@ async fn grpc_server(
         .build_v1()?;
     let flight = Flight::new(
         controller.worker_config().clone(),
-        token,
+        Arc::new(Mutex::new(token)),
         Some(Arc::clone(controller)),
     );
     let workers = Workers::new(Arc::clone(controller), terms, tracker.clone(), stop.clone());

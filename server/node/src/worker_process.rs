@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,11 +20,12 @@ use trilith_input::Policy;
 use trilith_proto::pb::worker as pb;
 use trilith_proto::pb::worker::worker_service_client::WorkerServiceClient;
 
+use crate::advertise::{reachable, with_port};
 use crate::config::{WorkerOptions, memory_limit, task_disk_limit};
 use crate::flight::Flight;
 use crate::machine::cores;
 use crate::parts::{ProcessLimits, StartError, memory_bounds, worker_config};
-use crate::server::incoming;
+use crate::server::{DRAIN_TIMEOUT, incoming};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
@@ -53,14 +55,23 @@ pub async fn run(
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(3));
+    let advertised = match &options.advertise_address {
+        Some(given) => with_port(given, address.port()),
+        None => reachable(address, &options.server).await?,
+    };
+    info!(
+        address = advertised,
+        "other processes read this one's outputs here"
+    );
     let register = pb::RegisterRequest {
-        flight_address: address.to_string(),
+        flight_address: advertised.clone(),
         slot_count: slots,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let (channel, terms) = first_session(&endpoint, &register, &shutdown).await?;
-    let config = worker_parts(&options, limits, &terms, address.to_string())?;
-    let flight = Flight::new(config.clone(), terms.flight_token.clone(), None);
+    let config = worker_parts(&options, limits, &terms, advertised)?;
+    let token = Arc::new(Mutex::new(terms.flight_token.clone()));
+    let flight = Flight::new(config.clone(), Arc::clone(&token), None);
     let tracker = TaskTracker::new();
     let server = Server::builder()
         .add_service(FlightServiceServer::new(flight))
@@ -85,12 +96,22 @@ pub async fn run(
             }
             continue;
         };
+        // Another process of the server, perhaps with other settings.
+        *token.lock() = terms.flight_token.clone();
+        config.flight_pool.set_token(Some(&terms.flight_token))?;
+        let config = WorkerConfig {
+            policy: Arc::new(policy(&terms)),
+            segment_directory: PathBuf::from(&terms.segment_directory),
+            ..config.clone()
+        };
         if let Err(error) = serve(&config, channel, &terms, &shutdown).await {
             warn!(%error, "lost the server; work is given up");
         }
     }
     tracker.close();
-    tracker.wait().await;
+    if tokio::time::timeout(DRAIN_TIMEOUT, tracker.wait()).await.is_err() {
+        warn!("connections that readers keep open are cut");
+    }
     let served = config.exchange.stats();
     info!(
         rows = served.flight_rows_served,
@@ -132,17 +153,20 @@ async fn join(
     Ok((channel, terms))
 }
 
+fn policy(terms: &pb::RegisterResponse) -> Policy {
+    Policy {
+        allow_local: terms.allow_local.iter().map(PathBuf::from).collect(),
+        allow_http: terms.allow_http.clone(),
+        ..Policy::default()
+    }
+}
+
 fn worker_parts(
     options: &WorkerOptions,
     limits: ProcessLimits,
     terms: &pb::RegisterResponse,
     address: String,
 ) -> Result<WorkerConfig, StartError> {
-    let policy = Policy {
-        allow_local: terms.allow_local.iter().map(PathBuf::from).collect(),
-        allow_http: terms.allow_http.clone(),
-        ..Policy::default()
-    };
     let segments = PathBuf::from(&terms.segment_directory);
     let durable = (!terms.durable_storage.is_empty()).then(|| DurableSettings {
         url: terms.durable_storage.clone(),
@@ -152,7 +176,7 @@ fn worker_parts(
         &options.data_dir,
         &segments,
         limits,
-        policy,
+        policy(terms),
         address,
         &terms.flight_token,
         durable.as_ref(),

@@ -19,7 +19,7 @@ pub use catalog::{Catalog, ExternCall};
 pub use context::QueryContext;
 pub use error::plain_message;
 pub use plan::{
-    ClusterKey, Engine, Ingest, OutputColumn, Planned, Rollup, SegmentSort, SqlParameter, Statement,
+    ClusterKey, Engine, Ingest, MASK, OutputColumn, Planned, Rollup, SegmentSort, SqlParameter, Statement,
     StatementKind, plan,
 };
 

@@ -58,10 +58,16 @@ pub(crate) fn lenient_casts(
             .collect();
         let schema = match inputs.as_slice() {
             [] => node.schema().as_ref().clone(),
-            [first, rest @ ..] => rest.iter().try_fold(first.clone(), |all, next| all.join(next))?,
+            [first, rest @ ..] => {
+                // The branches of a union have the same columns.
+                let mut all = first.clone();
+                rest.iter().for_each(|next| all.merge(next));
+                all
+            }
         };
+        let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
-            let name = NamePreserver::new_for_projection().save(&expr);
+            let name = names.save(&expr);
             let cast = expr.transform_up(|expr| lenient_cast(expr, &schema, functions, zone))?;
             Ok(cast.update_data(|expr| name.restore(expr)))
         })
@@ -148,6 +154,10 @@ fn column_may_be(column: &Column, plan: &LogicalPlan) -> bool {
         }
         // Keys were taken apart already; results of aggregates are arrays or single texts.
         LogicalPlan::Aggregate(_) | LogicalPlan::Unnest(_) | LogicalPlan::Values(_) => false,
+        // JSON texts of system tables are no values.
+        LogicalPlan::TableScan(scan) => {
+            !matches!(scan.table_name.schema(), Some("sys" | "INFORMATION_SCHEMA"))
+        }
         LogicalPlan::Filter(filter) => column_may_be(column, &filter.input),
         LogicalPlan::Sort(sort) => column_may_be(column, &sort.input),
         LogicalPlan::Limit(limit) => column_may_be(column, &limit.input),

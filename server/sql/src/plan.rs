@@ -148,8 +148,10 @@ pub struct Planned {
     pub context: QueryContext,
     /// Tables read and written: name and kind, by name.
     pub resources: Vec<(String, &'static str)>,
-    /// SQL, passwords masked.
+    /// SQL, each password replaced by `MASK`.
     pub sql: String,
+    /// Values of `?`, in order.
+    pub parameters: Vec<SqlParameter>,
     /// `sqlQueryId`, or a new one.
     pub query_id: String,
 }
@@ -322,6 +324,7 @@ pub fn plan(
         context,
         resources,
         sql,
+        parameters: statement.parameters,
         query_id,
     })
 }
@@ -460,6 +463,9 @@ fn logical_plan(
         .map_err(|error| planning(&error, place))
 }
 
+/// What stands for a password in recorded SQL.
+pub const MASK: &str = "<masked>";
+
 /// Passwords of input sources do not belong into metadata and reports.
 fn masked(sql: &str) -> String {
     const KEY: &str = "\"httpAuthenticationPassword\"";
@@ -472,7 +478,7 @@ fn masked(sql: &str) -> String {
             .find('"')
             .and_then(|open| Some(open + 1 + value[open + 1..].find('"')?));
         // A password that does not end hides the rest.
-        out.push_str(": \"<masked>\"");
+        out.push_str(&format!(": \"{MASK}\""));
         rest = end.map_or("", |end| &value[end + 1..]);
     }
     out.push_str(rest);

@@ -119,7 +119,11 @@ fn object(body: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ApiError> {
     while !rest.is_empty() {
         let end = find(rest, |token| *token == Token::Comma).unwrap_or(rest.len());
         let mut pair = &rest[..end];
-        let keyed = pair.len() > 2 && is_word(&pair[0].token, "KEY") && pair[1].token != Token::Comma;
+        // A column may have the name KEY.
+        let keyed = pair.len() > 1
+            && is_word(&pair[0].token, "KEY")
+            && pair[1].token != Token::Colon
+            && !is_word(&pair[1].token, "VALUE");
         if keyed {
             pair = &pair[1..];
         }

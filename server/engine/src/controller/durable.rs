@@ -12,7 +12,7 @@ use super::Controller;
 use super::job::Job;
 
 /// How long the end of a task waits for its files to be removed; what is left then goes at the next start.
-const CLEAN_TIMEOUT: Duration = Duration::from_secs(60);
+const CLEAN_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Controller {
     fn durable(&self) -> Option<Arc<DurableStorage>> {
@@ -46,10 +46,11 @@ impl Controller {
         let Some(storage) = self.durable().filter(|_| durable) else {
             return;
         };
-        let task = job.id.clone();
+        let (task, shutdown) = (job.id.clone(), self.shutdown.clone());
         self.tracker.spawn(async move {
             // What remains goes when the task ends.
-            if let Err(error) = storage.remove_stage(&task, stage).await {
+            let removal = shutdown.run_until_cancelled(storage.remove_stage(&task, stage));
+            if let Some(Err(error)) = removal.await {
                 warn!(%task, stage = stage.0, %error, "the output of a stage remains until the task ends");
             }
         });

@@ -43,12 +43,24 @@ pub(crate) enum JobEvent {
     Cancel(CancelReason),
 }
 
+/// Which task a job runs.
+pub(crate) struct Origin {
+    /// Its id.
+    pub id: TaskId,
+    /// When it was submitted, in milliseconds since the epoch.
+    pub created_ms: i64,
+    /// How often a restarted server has taken it up.
+    pub run: u32,
+}
+
 /// A job, from submission to its end.
 pub(crate) struct Job {
     pub id: TaskId,
     pub planned: Planned,
     pub graph: StageGraph,
     pub created_ms: i64,
+    /// How often a restarted server has taken it up.
+    pub run: u32,
     pub state: Mutex<JobState>,
     /// Counts changes for those who watch.
     pub changes: watch::Sender<u64>,
@@ -64,13 +76,13 @@ pub(crate) fn now_ms() -> i64 {
 
 impl Job {
     pub(crate) fn new(
-        id: TaskId,
+        origin: Origin,
         planned: Planned,
         graph: StageGraph,
         controller: &Controller,
     ) -> (Arc<Job>, mpsc::Receiver<JobEvent>) {
         let (events, queue) = mpsc::channel(limits::TASK_QUEUE_CAPACITY);
-        let created_ms = now_ms();
+        let Origin { id, created_ms, run } = origin;
         let timeout = planned.context.timeout_ms();
         let state = JobState::new(Shape {
             deadline_ms: timeout.map(|timeout| created_ms + timeout as i64),
@@ -88,6 +100,7 @@ impl Job {
             planned,
             graph,
             created_ms,
+            run,
             state: Mutex::new(state),
             changes,
             revoked: CancellationToken::new(),

@@ -128,7 +128,7 @@ impl Controller {
             let order = WorkOrder {
                 id,
                 plan,
-                sink: of_attempt(sink.clone(), attempt.number),
+                sink: of_attempt(sink.clone(), job.run, *attempt),
                 settings: self.settings(job, stage),
                 trace_parent: trace_parent.clone(),
             };
@@ -404,13 +404,17 @@ fn input_partitions(job: &Job, spec: &StageSpec) -> u32 {
 }
 
 /// Every attempt writes files of its own: one that was given up but works on can spoil nothing.
-fn of_attempt(mut sink: Sink, attempt: AttemptNumber) -> Sink {
-    if let Sink::Segments(segments) = &mut sink
-        && attempt.0 > 0
-    {
+fn of_attempt(mut sink: Sink, run: u32, attempt: Attempt) -> Sink {
+    let suffix = match (run, attempt.number.0) {
+        (0, 0) => return sink,
+        (0, number) => format!("-{number}"),
+        // The workers of an earlier server process may not know yet that it has ended.
+        (run, number) => format!("-r{run}-{number}"),
+    };
+    if let Sink::Segments(segments) = &mut sink {
         for target in &mut segments.targets {
             let stem = target.path.trim_end_matches(".parquet");
-            target.path = format!("{stem}-{attempt}.parquet");
+            target.path = format!("{stem}{suffix}.parquet");
         }
     }
     sink

@@ -10,6 +10,7 @@ mod planning;
 mod pool;
 mod publish;
 mod query;
+mod restart;
 mod results;
 pub(crate) mod state;
 mod submit;
@@ -77,6 +78,8 @@ pub struct Controller {
     pool: WorkerPool,
     worker_lease: Duration,
     jobs: Mutex<HashMap<TaskId, Arc<Job>>>,
+    /// Tasks of an earlier process that run again once `resume` is called, oldest first.
+    interrupted: Mutex<Vec<TaskRecord>>,
     queries: query::Queries,
     tracker: TaskTracker,
     shutdown: CancellationToken,
@@ -106,13 +109,13 @@ pub enum StartError {
 }
 
 impl Controller {
-    /// Ends what an earlier process left running, sweeps its files, and starts. Blocking.
+    /// Ends what an earlier process left running and cannot run again, sweeps its files, and starts. Blocking.
     pub fn start(config: ControllerConfig) -> Result<Arc<Controller>, StartError> {
         std::fs::create_dir_all(&config.results_directory).map_err(|source| StartError::Results {
             path: config.results_directory.clone(),
             source,
         })?;
-        submit::end_interrupted(config.store.as_ref())?;
+        let interrupted = restart::interrupted(config.store.as_ref())?;
         let views = config.store.all_segments();
         let used = || {
             views
@@ -136,6 +139,7 @@ impl Controller {
             pool: WorkerPool::default(),
             worker_lease: config.worker_lease,
             jobs: Mutex::new(HashMap::new()),
+            interrupted: Mutex::new(interrupted),
             queries: query::Queries::default(),
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),

@@ -273,6 +273,21 @@ impl WorkerPool {
         }
     }
 
+    /// Waits until a process is gone.
+    pub async fn gone(&self, id: ProcessId) {
+        let commands = self
+            .shared
+            .slots
+            .lock()
+            .processes
+            .get(&id)
+            .map(|process| process.commands.clone());
+        if let Some(commands) = commands {
+            // Its session reads them as long as it lasts.
+            commands.closed().await;
+        }
+    }
+
     /// Tells every process to drop a task.
     pub async fn cancel_everywhere(&self, task: &TaskId) {
         let senders: Vec<_> = self

@@ -1,8 +1,11 @@
 //! Locks, allocation, publishing: what makes the rows of a job visible, all at once.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use trilith_metadata::{
     ActiveLock, Allocation, Append, Change, LockKind, LockOwner, LockRequest, MetadataError, PendingLock,
     Publish, Replace, TaskRecord, TaskState,
@@ -16,6 +19,7 @@ use trilith_sql::{Ingest, QueryContext};
 
 use super::Controller;
 use super::job::{Job, now_ms};
+use super::pool::ProcessId;
 use crate::ingest::{self, Shards};
 use crate::kernel::Outcome;
 use crate::stage::OutputShuffle;
@@ -283,7 +287,14 @@ impl Controller {
     /// The last step of a job: rows of a SELECT are kept, or segments published with the final state.
     pub(crate) async fn publish(&self, job: &Arc<Job>) -> Result<(), PublishError> {
         let Some(ingest) = job.ingest() else {
-            let results = self.write_results(job).await?;
+            // A connection that is cut would only be noticed much later than the end of its lease.
+            let results = tokio::select! {
+                results = self.write_results(job) => results?,
+                address = self.results_lost(job) => {
+                    let reason = format!("the worker process at {address} is gone");
+                    return Err(Fault::worker_rpc_failed(job.id.as_str(), &reason).into());
+                }
+            };
             job.state.lock().results = Some(results);
             return self.record(job, &Outcome::Success, Change::None).await;
         };
@@ -291,15 +302,41 @@ impl Controller {
         self.record(job, &Outcome::Success, change).await
     }
 
+    /// Waits until a process is gone that holds rows of a SELECT. Returns its address.
+    async fn results_lost(&self, job: &Job) -> String {
+        let holders: Vec<(ProcessId, String)> = {
+            let state = job.state.lock();
+            let last = state.stages.last().map(|run| run.workers.keys());
+            last.into_iter()
+                .flatten()
+                .filter_map(|number| state.workers.get(number.0 as usize))
+                .map(|worker| (worker.process, worker.address.clone()))
+                .collect()
+        };
+        let mut gone: FuturesUnordered<_> = holders
+            .into_iter()
+            .map(|(process, address)| async move {
+                self.pool.gone(process).await;
+                address
+            })
+            .collect();
+        match gone.next().await {
+            Some(address) => address,
+            None => std::future::pending().await,
+        }
+    }
+
     /// What a finished job is to change, with leave to do so: from here on nobody can take its locks.
     fn change(&self, job: &Job, ingest: &Ingest) -> Result<Change, Fault> {
-        let state = job.state.lock();
+        let mut state = job.state.lock();
         let segments: Vec<SegmentRecord> = state.segments.values().flatten().cloned().collect();
         if segments.is_empty() && job.planned.context.fail_on_empty_insert() {
             return Err(Fault::insert_cannot_be_empty(&ingest.datasource));
         }
         let permit = self.locks.permit(&state.locks);
         let permit = permit.ok_or_else(Fault::insert_lock_preempted)?;
+        // Kept until the job ends: a lock taken between the commit and the news of it would fail the job.
+        state.permit = Some(permit.clone());
         let Some(overwrite) = &ingest.overwrite else {
             return Ok(match segments.is_empty() {
                 true => Change::None,
@@ -398,43 +435,53 @@ impl Controller {
     /// Ends a job: records a failure, frees what it held, forgets it.
     pub(crate) async fn finish(&self, job: &Arc<Job>, outcome: Outcome) {
         if let Outcome::Failed { .. } = &outcome {
-            match self.record(job, &outcome, Change::None).await {
-                Ok(()) => {}
+            let ended = match self.record(job, &outcome, Change::None).await {
+                Ok(()) => true,
                 Err(PublishError::Ended(_)) => {
                     tracing::debug!(task = %job.id, "the end of the task was recorded before");
+                    true
                 }
                 Err(PublishError::Unknown(fault) | PublishError::Refused(fault)) => {
                     tracing::error!(task = %job.id, %fault, "the end of a task could not be recorded");
+                    false
                 }
+            };
+            if ended {
+                self.remove_files(job).await;
             }
-        }
-        self.allocator.release(job.id.as_str());
-        if let Outcome::Failed { .. } = &outcome {
-            self.remove_files(job).await;
         } else {
             self.pool.cancel_everywhere(&job.id).await;
         }
+        self.allocator.release(job.id.as_str());
         self.clean_durable(job, matches!(outcome, Outcome::Success)).await;
         // Slots and locks are free again from here.
-        let (leases, locks) = {
+        let held = {
             let mut state = job.state.lock();
             let workers = state.workers.iter_mut();
             let leases: Vec<_> = workers.filter_map(|worker| worker.lease.take()).collect();
-            (leases, std::mem::take(&mut state.locks))
+            (leases, state.permit.take(), std::mem::take(&mut state.locks))
         };
-        drop((leases, locks));
+        drop(held);
         self.jobs.lock().remove(&job.id);
         job.changed();
     }
 
-    /// Removes segment files of a job that published nothing.
+    /// Removes segment files of a job that published nothing. Files that are published after all stay.
     async fn remove_files(&self, job: &Job) {
         let Some(ingest) = job.ingest() else { return };
         let any = file_path(&ingest.datasource, job.id.as_str(), &ETERNITY, 0);
-        let path = self.worker_config.segment_directory.join(any);
-        let Some(directory) = path.parent().map(std::path::Path::to_path_buf) else {
+        let Some(own) = Path::new(&any).parent() else {
             return;
         };
+        let view = self.store.segments(&ingest.datasource);
+        let mut paths = view
+            .used()
+            .iter()
+            .filter_map(|segment| segment.record.path.as_ref());
+        if paths.any(|path| Path::new(path).starts_with(own)) {
+            return;
+        }
+        let directory = self.worker_config.segment_directory.join(own);
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trilith_exchange::{BucketStatistics, PartitionRange, StageSource};
 use trilith_input::Split;
-use trilith_metadata::{LockLease, SegmentViews};
+use trilith_metadata::{LockLease, PublishPermit, SegmentViews};
 use trilith_proto::id::{WorkOrderId, WorkerNumber};
 use trilith_proto::pb::task as pb;
 use trilith_segment::SegmentRecord;
@@ -123,6 +123,8 @@ pub struct JobState {
     pub tables: SegmentViews,
     /// Locks, until the job ends.
     pub locks: Vec<Arc<LockLease>>,
+    /// Leave to publish, once it was given: nobody can take the locks any more.
+    pub permit: Option<PublishPermit>,
     /// Rows of a SELECT.
     pub results: Option<pb::ResultsReport>,
     /// Which shard spec, and why.
@@ -153,6 +155,7 @@ impl JobState {
             segments: BTreeMap::new(),
             tables: SegmentViews::default(),
             locks: Vec::new(),
+            permit: None,
             results: None,
             segment_report: None,
             segment_load: None,

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use prost::Message;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, field, info_span};
-use trilith_metadata::{Change, MetadataError, MetadataStore, Publish, TaskFilter, TaskRecord, TaskState};
+use trilith_metadata::{MetadataError, TaskFilter, TaskRecord, TaskState};
 use trilith_proto::error::ApiError;
-use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::fault::CancelReason;
 use trilith_proto::id::TaskId;
 use trilith_proto::pb::task as pb;
 use trilith_sql::{Statement, StatementKind};
 
 use super::Controller;
 use super::explain;
-use super::job::{self, Job, JobEvent};
+use super::job::{self, Job, JobEvent, Origin};
 
 /// Datasource of SELECT tasks.
 const SELECT_DATASOURCE: &str = "__query_select";
@@ -68,6 +68,12 @@ pub(super) fn record(job: &Job) -> TaskRecord {
         duration_ms: -1,
         fault: None,
         error_message: None,
+        parameters: planned
+            .parameters
+            .iter()
+            .map(|parameter| (parameter.sql_type.clone(), parameter.value.clone()))
+            .collect(),
+        run: job.run,
     }
 }
 
@@ -119,42 +125,6 @@ fn payload(job: &Job, context: &Value, datasource: &str) -> Value {
     })
 }
 
-/// Ends tasks that ran when the process before this one stopped.
-pub(super) fn end_interrupted(store: &dyn MetadataStore) -> Result<(), MetadataError> {
-    let running = TaskFilter {
-        states: vec![TaskState::Running],
-        ..TaskFilter::default()
-    };
-    for mut task in store.tasks(&running)?.tasks {
-        let fault = Fault::unknown("The server stopped while the task was running. Submit it again.");
-        task.state = TaskState::Failed;
-        task.duration_ms = (job::now_ms() - task.created_ms).max(0);
-        task.fault = Some(fault.to_json());
-        task.error_message = Some(fault.to_string());
-        let report = pb::TaskReport {
-            task_id: task.id.clone(),
-            status: Some(pb::StatusReport {
-                status: "FAILED".to_owned(),
-                error_report: Some(pb::ErrorReport {
-                    task_id: task.id.clone(),
-                    fault: Some((&fault).into()),
-                    ..Default::default()
-                }),
-                duration_ms: task.duration_ms,
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        tracing::warn!(task = %task.id, "ended a task that an earlier process left running");
-        store.publish(&Publish {
-            task,
-            report: report.encode_to_vec(),
-            change: Change::None,
-        })?;
-    }
-    Ok(())
-}
-
 fn store_error(error: MetadataError) -> ApiError {
     ApiError::internal(error.to_string())
 }
@@ -172,7 +142,12 @@ impl Controller {
             return Ok(Submission::Explained(explain::explanation(&prepared)));
         }
         let task_id = TaskId::from(format!("query-{}", prepared.planned.query_id));
-        let (job, queue) = Job::new(task_id.clone(), prepared.planned, prepared.graph, self);
+        let origin = Origin {
+            id: task_id.clone(),
+            created_ms: job::now_ms(),
+            run: 0,
+        };
+        let (job, queue) = Job::new(origin, prepared.planned, prepared.graph, self);
         let (store, task) = (Arc::clone(&self.store), record(&job));
         // Visible before it is recorded, so that nobody sees a task that neither runs nor has ended.
         if self.jobs.lock().contains_key(&task_id) {
@@ -186,10 +161,16 @@ impl Controller {
             Err(MetadataError::AlreadyExists(_)) => return Err(exists(&task_id)),
             Err(error) => return Err(store_error(error)),
         }
-        self.jobs.lock().insert(task_id.clone(), Arc::clone(&job));
+        self.start_job(job, queue);
+        Ok(Submission::Accepted(Accepted { task_id }))
+    }
+
+    /// Runs a task that is recorded.
+    pub(super) fn start_job(self: &Arc<Self>, job: Arc<Job>, queue: mpsc::Receiver<JobEvent>) {
+        self.jobs.lock().insert(job.id.clone(), Arc::clone(&job));
         let span = info_span!(
             "task",
-            task = %task_id,
+            task = %job.id,
             datasource = job.ingest().map_or(SELECT_DATASOURCE, |ingest| &ingest.datasource),
             otel.status_code = field::Empty,
             otel.status_description = field::Empty,
@@ -198,7 +179,6 @@ impl Controller {
         let locks = self.request_locks(&job);
         self.tracker
             .spawn(job::run(Arc::clone(self), job, queue, locks).instrument(span));
-        Ok(Submission::Accepted(Accepted { task_id }))
     }
 
     /// A task by id.

@@ -7,12 +7,15 @@ use bytes::Bytes;
 use datafusion::common::plan_datafusion_err;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::Partitioning;
+use datafusion::physical_expr::{Partitioning, PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::bytes::{
-    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+    physical_plan_from_bytes_with_proto_converter, physical_plan_to_bytes_with_extension_codec,
 };
-use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_proto::physical_plan::{
+    DefaultPhysicalProtoConverter, PhysicalExtensionCodec, PhysicalPlanDecodeContext,
+    PhysicalProtoConverterExtension,
+};
 use datafusion_proto::protobuf;
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -68,6 +71,67 @@ impl PhysicalExtensionCodec for Codec {
     }
 }
 
+/// Gives the results of functions back what protobuf does not carry: marks of types that Arrow does not know.
+struct Marking;
+
+impl PhysicalProtoConverterExtension for Marking {
+    fn proto_to_execution_plan(
+        &self,
+        proto: &protobuf::PhysicalPlanNode,
+        context: &PhysicalPlanDecodeContext<'_>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.default_proto_to_execution_plan(proto, context)
+    }
+
+    fn execution_plan_to_proto(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        codec: &dyn PhysicalExtensionCodec,
+    ) -> Result<protobuf::PhysicalPlanNode> {
+        DefaultPhysicalProtoConverter {}.execution_plan_to_proto(plan, codec)
+    }
+
+    fn proto_to_physical_expr(
+        &self,
+        proto: &protobuf::PhysicalExprNode,
+        input: &Schema,
+        context: &PhysicalPlanDecodeContext<'_>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let expr = self.default_proto_to_physical_expr(proto, input, context)?;
+        let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() else {
+            return Ok(expr);
+        };
+        let function = Arc::new(call.fun().clone());
+        let options = Arc::new(call.config_options().clone());
+        let fresh = ScalarFunctionExpr::try_new(
+            Arc::clone(&function),
+            call.args().to_vec(),
+            input,
+            Arc::clone(&options),
+        )?;
+        let marks = fresh.return_field(input)?.metadata().clone();
+        if marks.is_empty() {
+            return Ok(expr);
+        }
+        let field = call.return_field(input)?.as_ref().clone().with_metadata(marks);
+        Ok(Arc::new(ScalarFunctionExpr::new(
+            call.name(),
+            function,
+            call.args().to_vec(),
+            Arc::new(field),
+            options,
+        )))
+    }
+
+    fn physical_expr_to_proto(
+        &self,
+        expr: &Arc<dyn PhysicalExpr>,
+        codec: &dyn PhysicalExtensionCodec,
+    ) -> Result<protobuf::PhysicalExprNode> {
+        DefaultPhysicalProtoConverter {}.physical_expr_to_proto(expr, codec)
+    }
+}
+
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
@@ -91,5 +155,5 @@ pub fn encode_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<Bytes> {
 
 /// The reverse of [`encode_plan`].
 pub fn decode_plan(bytes: &[u8], context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>> {
-    physical_plan_from_bytes_with_extension_codec(bytes, context, &Codec)
+    physical_plan_from_bytes_with_proto_converter(bytes, context, &Codec, &Marking)
 }

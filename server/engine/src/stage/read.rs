@@ -274,6 +274,7 @@ fn stage_rows(
     if partitions.is_empty() {
         return Ok(Box::pin(EmptyRecordBatchStream::new(Arc::clone(schema))));
     }
+    let batch_rows = context.session_config().batch_size();
     let (services, counter, context) = (Arc::clone(services), Arc::clone(counter), Arc::clone(context));
     let sources = localized(&services.own_address, sources);
     let planned = Arc::clone(schema);
@@ -300,10 +301,12 @@ fn stage_rows(
                 Ok::<_, DataFusionError>(rows.map(move |batch| {
                     let batch = conform(batch?, &planned)?;
                     counter.batch(partition as usize, &batch);
-                    Ok(batch)
+                    Ok::<_, DataFusionError>(batch)
                 }))
             }
         })
+        .try_flatten()
+        .map_ok(move |batch| stream::iter(pieces(batch, batch_rows).map(Ok::<_, DataFusionError>)))
         .try_flatten();
     Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), rows)))
 }
@@ -334,6 +337,15 @@ fn merged_rows(
         count,
     )
     .map_err(external_error)
+}
+
+/// Pieces of at most `rows` rows. An aggregation of sorted rows gives away one batch of groups for each batch of
+/// rows that it takes: with larger ones it would fall behind, and keep them all.
+fn pieces(batch: RecordBatch, rows: usize) -> impl Iterator<Item = RecordBatch> {
+    let (all, rows) = (batch.num_rows(), rows.max(1));
+    (0..all.max(1))
+        .step_by(rows)
+        .map(move |start| batch.slice(start, rows.min(all - start)))
 }
 
 fn external_error(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {

@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, field, info_span, warn};
+use tracing::{Instrument, debug, error, field, info_span, warn};
 use trilith_exchange::{Exchange, FlightPool, PartitionRange, StageSource};
 use trilith_input::Policy;
+use trilith_proto::fault::Fault;
 use trilith_proto::id::{TaskId, WorkOrderId};
 
 use super::held::OrderStatus;
@@ -222,7 +225,14 @@ impl WorkerRuntime {
         // Operators, sorting and encoding are CPU work: they get a thread of their own.
         self.tracker.spawn_blocking(move || {
             let work = run::run(&runtime.config, order, &runtime.events, &status, wait, &cancel);
-            let result = tokio.block_on(work.instrument(span.clone()));
+            let work = AssertUnwindSafe(work.instrument(span.clone())).catch_unwind();
+            // A defect ends its work order, not the whole process, and the job hears of it.
+            let result = tokio.block_on(work).unwrap_or_else(|_panic| {
+                error!(%id, "a work order panicked");
+                Err(Fault::unknown(
+                    "A work order stopped because of a defect; the log of its process says where.",
+                ))
+            });
             if let Err(fault) = &result {
                 span.record("otel.status_code", "ERROR")
                     .record("otel.status_description", fault.to_string());

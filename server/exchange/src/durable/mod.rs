@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::{Path, PathPart};
@@ -32,6 +32,8 @@ const SUCCESS: &str = "__success";
 const PARTS: &str = "__parts";
 /// Parts whose sizes a process keeps at hand.
 const PARTS_KNOWN_MAX: usize = 250_000;
+/// Objects that are removed at a time.
+const REMOVALS: usize = 8;
 
 /// Where durable storage is, and what is needed to get there.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -231,14 +233,23 @@ impl DurableStorage {
             });
             return removed.await.map_err(|_stopped| ExchangeError::Stopped)?;
         }
-        let found = self
+        let found: Vec<Path> = self
             .store
             .list(Some(prefix))
             .map_ok(|object| object.location)
-            .boxed();
-        self.store
-            .delete_stream(found)
-            .try_for_each(|_| std::future::ready(Ok(())))
+            .try_collect()
+            .await
+            .map_err(self.error("list"))?;
+        stream::iter(found)
+            .map(|path| async move {
+                match self.store.delete(&path).await {
+                    // Somebody else was faster.
+                    Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    other => other,
+                }
+            })
+            .buffer_unordered(REMOVALS)
+            .try_collect::<()>()
             .await
             .map_err(self.error("remove files from"))
     }

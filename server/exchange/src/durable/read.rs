@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::error::ArrowError;
 use arrow::ipc::reader::{StreamDecoder, StreamReader};
 use bytes::Bytes;
 use datafusion::common::runtime::SpawnedTask;
@@ -129,7 +128,7 @@ impl Decoding {
             match self.bytes.try_next().await? {
                 Some(bytes) => self.rest = Buffer::from(bytes),
                 None => {
-                    self.decoder.finish().map_err(ArrowError::from)?;
+                    self.decoder.finish()?;
                     return Ok(None);
                 }
             }

@@ -27,8 +27,8 @@ const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that does not answer a ping for this long is dead.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes on their way in one stream.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Largest message; a single row may be large.
@@ -37,20 +37,28 @@ const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// Connections to other processes.
 pub struct FlightPool {
     channels: Mutex<HashMap<String, Channel>>,
-    token: Option<MetadataValue<Ascii>>,
+    token: Mutex<Option<MetadataValue<Ascii>>>,
 }
 
 impl FlightPool {
     /// `token` goes along with every request; characters that no header may have make an error of each.
     pub fn new(token: Option<&str>) -> Result<FlightPool, ExchangeError> {
+        let pool = FlightPool {
+            channels: Mutex::new(HashMap::new()),
+            token: Mutex::new(None),
+        };
+        pool.set_token(token)?;
+        Ok(pool)
+    }
+
+    /// Another token from now on: each server process makes its own.
+    pub fn set_token(&self, token: Option<&str>) -> Result<(), ExchangeError> {
         let token = match token {
             Some(token) => Some(MetadataValue::try_from(token).map_err(|_invalid| ExchangeError::BadToken)?),
             None => None,
         };
-        Ok(FlightPool {
-            channels: Mutex::new(HashMap::new()),
-            token,
-        })
+        *self.token.lock() = token;
+        Ok(())
     }
 
     /// Forgets the connection to a process that has ended.
@@ -142,8 +150,8 @@ impl FlightPool {
         let mut request = Request::new(FlightTicket {
             ticket: Ticket::Piece(ticket.clone()).encode()?,
         });
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert(TOKEN_METADATA, token.clone());
+        if let Some(token) = self.token.lock().clone() {
+            request.metadata_mut().insert(TOKEN_METADATA, token);
         }
         let answer = client
             .do_get(request)

@@ -197,6 +197,7 @@ fn make(call: &Call<'_>, default: Option<i64>) -> Result<Box<dyn Accumulator>> {
         target,
         union: None,
         estimate: default.is_some(),
+        counts_empty: default == Some(LG_K_BUILT_IN),
     }))
 }
 
@@ -206,6 +207,8 @@ struct Hll {
     target: HllType,
     union: Option<HllUnion>,
     estimate: bool,
+    /// Empty text is a value.
+    counts_empty: bool,
 }
 
 impl Hll {
@@ -240,11 +243,12 @@ impl Accumulator for Hll {
         if super::is_binary(values[0].data_type()) {
             return self.merge(&values[0]);
         }
+        let counts_empty = self.counts_empty;
         let union = self.union()?;
         let mut units: Vec<u8> = Vec::new();
         each_item(&values[0], |item| match item {
-            // As Java does: UTF-16, and no empty text.
-            Item::Text("") => {}
+            // As Java does: UTF-16, and no empty text in a sketch that is called by its name.
+            Item::Text("") if !counts_empty => {}
             Item::Text(text) => {
                 units.clear();
                 units.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
@@ -261,10 +265,10 @@ impl Accumulator for Hll {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         // Eight bits lose nothing on the way.
-        let bytes = match &self.union {
-            Some(union) => Some(union.to_sketch(HllType::Hll8).serialize()),
-            None => None,
-        };
+        let bytes = self
+            .union
+            .as_ref()
+            .map(|union| union.to_sketch(HllType::Hll8).serialize());
         Ok(vec![ScalarValue::Binary(bytes)])
     }
 

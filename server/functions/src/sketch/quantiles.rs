@@ -160,7 +160,7 @@ fn summary(args: &Args) -> Result<ArrayRef> {
             continue;
         };
         let sketch = read(bytes)?;
-        let edge = |item: Option<&KllFloat<f64>>| item.map_or(f64::NAN, |item| item.clone().into_inner());
+        let edge = |item: Option<&KllFloat<f64>>| item.map_or(f64::NAN, |item| item.into_inner());
         builder.append_value(format!(
             "\n### Quantiles KLL SUMMARY: \n   K                            : {}\n   N                            : {}\n   Retained Items               : {}\n   Estimation Mode              : {}\n   Min Item                     : {:?}\n   Max Item                     : {:?}\n### END SKETCH SUMMARY\n",
             sketch.k(),

@@ -213,6 +213,12 @@ impl World {
         }
     }
 
+    /// Another attempt would fail in the same way: none is made.
+    pub fn check_hopeless(&self, fault: &trilith_proto::fault::Fault) {
+        let failed = matches!(&self.outcome, Some(Outcome::Failed { fault: known, .. }) if known == fault);
+        assert!(failed, "the job goes on after {fault}");
+    }
+
     /// A failure needs a reason that cannot be survived.
     fn check_fault(&self, fault: &trilith_proto::fault::Fault) {
         let count = |kinds: &[&str]| -> u32 {

@@ -18,7 +18,7 @@ use world::World;
 
 use crate::kernel::{Event, Outcome};
 
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 10_000;
 const STEPS_MAX: usize = 60_000;
 /// After this many steps nothing more goes wrong.
 const CHAOS_STEPS: usize = 600;

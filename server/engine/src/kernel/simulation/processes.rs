@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
-use trilith_proto::fault::Fault;
+use trilith_proto::fault::{Fault, FaultCode};
 use trilith_proto::id::StageNumber;
 
 use super::world::{Key, Row, World};
@@ -340,6 +340,14 @@ impl World {
                 self.accepted.insert(order.worker, *order);
             }
             self.completed.insert((stage.0 as usize, order.worker));
+        }
+        if let Event::OrderFailed { stage, order, fault } = &event
+            && fault.code == FaultCode::InsertTimeNull
+            && self.kernel.stages()[stage.0 as usize].is_sent(*order)
+        {
+            let fault = fault.clone();
+            self.event(event);
+            return self.check_hopeless(&fault);
         }
         self.event(event);
     }

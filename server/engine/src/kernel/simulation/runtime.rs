@@ -128,6 +128,19 @@ impl World {
 
     /// Slots are given back; the store hears of a failure, if it knows no end yet.
     fn finish(&mut self, outcome: Outcome) {
+        // A transaction that has begun cannot be stopped.
+        let publishing = self
+            .pending
+            .iter()
+            .any(|pending| matches!(pending, Pending::Publish { .. }));
+        if publishing
+            && self.shape.publishes
+            && self.random.one_in(2)
+            && let Some(Ok(mut rows)) = self.rows_to_publish()
+        {
+            rows.sort_unstable();
+            self.commit(rows);
+        }
         if outcome != Outcome::Success && self.store == Store::Running {
             self.store = Store::Failed;
         }
