@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{Server, inline, worker};
 
 /// The first six rows of Druid's own tests: dim3 has two values, one, or none.
-async fn foo(server: &Server) {
+pub async fn foo(server: &Server) {
     let data = [
         r#"{"t":"2000-01-01","cnt":1,"dim1":"","dim2":"a","dim3":["a","b"],"m1":1.0,"l1":7}"#,
         r#"{"t":"2000-01-02","cnt":1,"dim1":"10.1","dim2":null,"dim3":["b","c"],"m1":2.0,"l1":325323}"#,
@@ -24,7 +24,7 @@ async fn foo(server: &Server) {
 }
 
 /// Rows as sorted JSON texts, which have an order of their own.
-fn sorted(rows: &Value) -> Vec<String> {
+pub fn sorted(rows: &Value) -> Vec<String> {
     let mut rows: Vec<String> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
     rows.sort();
     rows

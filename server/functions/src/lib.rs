@@ -34,7 +34,7 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF};
 
 pub use routines::{Routine, routines};
-pub use time::parse_timestamp;
+pub use time::{parse_interval, parse_timestamp, time_bucket};
 pub use zone::is_time_zone;
 
 /// Scalar functions.

@@ -92,6 +92,13 @@ pub(crate) fn functions() -> Vec<Function> {
             compare(args, cmp::gt_eq)
         })
         .maps(),
+        Function::new("druid_mv_between", (3, 3), returns_boolean, |args| {
+            let text = args.text(0)?;
+            let above = cmp::gt_eq(&text, &args.text(1)?)?;
+            let below = cmp::lt_eq(&text, &args.text(2)?)?;
+            Ok(Arc::new(arrow::compute::and_kleene(&above, &below)?))
+        })
+        .maps(),
         Function::new("druid_mv_in", (2, 2), returns_boolean, within).maps(),
         Function::new("druid_mv_like", (2, 2), returns_boolean, |args| {
             Ok(Arc::new(arrow::compute::like(&args.text(0)?, &args.text(1)?)?))

@@ -397,6 +397,18 @@ fn in_interval(args: &Args) -> Result<ArrayRef> {
     Ok(Arc::new(result))
 }
 
+/// Start and end of an ISO interval ("a/b", "a/P1D") in milliseconds; `zone` counts for instants that name none.
+pub fn parse_interval(text: &str, zone: &str) -> Option<(i64, i64)> {
+    interval(text, Zone::parse(zone)?)
+}
+
+/// Start and end, in milliseconds, of the bucket of an instant that TIME_FLOOR makes without an origin.
+pub fn time_bucket(ms: i64, period: &str, zone: &str) -> Option<(i64, i64)> {
+    let (period, zone) = (Period::parse(period)?, Zone::parse(zone)?);
+    let start = period.floor(ms, zone, None)?;
+    Some((start, period.ceil(start.checked_add(1)?, zone, None)?))
+}
+
 /// Milliseconds of an ISO or SQL timestamp; `zone` counts when the text names none. None if it is neither.
 pub fn parse_timestamp(text: &str, zone: &str) -> Option<i64> {
     parse_in(text, Zone::parse(zone)?)

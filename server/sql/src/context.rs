@@ -80,13 +80,14 @@ const BOOLEANS: &[&str] = &[
     "waitUntilSegmentsLoad",
     "includeAllCounters",
     "useConcurrentLocks",
+    "secondaryPartitionPruning",
 ];
 
 /// Key, allowed values, and whether their case matters.
 const CHOICES: &[(&str, &[&str], bool)] = &[
     ("taskAssignment", &["max", "auto"], false),
     ("mode", &["strict", "nonStrict"], false),
-    ("arrayIngestMode", &["array", "mvd"], false),
+    ("arrayIngestMode", &["array", "mvd", "none"], false),
     ("sqlJoinAlgorithm", &["broadcast", "sortMerge"], true),
     ("selectDestination", &["taskReport", "durableStorage"], false),
     (
@@ -95,6 +96,28 @@ const CHOICES: &[(&str, &[&str], bool)] = &[
         false,
     ),
 ];
+
+/// What becomes of arrays that are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArrayIngestMode {
+    /// They stay arrays.
+    Array,
+    /// Those of texts become multi-value strings, others are refused.
+    Mvd,
+    /// They are refused.
+    None,
+}
+
+impl ArrayIngestMode {
+    /// As the context has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ArrayIngestMode::Array => "array",
+            ArrayIngestMode::Mvd => "mvd",
+            ArrayIngestMode::None => "none",
+        }
+    }
+}
 
 impl QueryContext {
     /// Checks the type of every known key.
@@ -286,9 +309,55 @@ impl QueryContext {
             .filter(|timeout| *timeout > 0)
     }
 
-    /// `arrayIngestMode` is `mvd`.
-    pub fn arrays_as_multi_values(&self) -> bool {
-        self.choice("arrayIngestMode", "mvd")
+    /// `arrayIngestMode`.
+    pub fn array_ingest_mode(&self) -> ArrayIngestMode {
+        if self.choice("arrayIngestMode", "mvd") {
+            ArrayIngestMode::Mvd
+        } else if self.choice("arrayIngestMode", "none") {
+            ArrayIngestMode::None
+        } else {
+            ArrayIngestMode::Array
+        }
+    }
+
+    /// `maxNumSegments` of a time chunk, if given.
+    pub fn max_num_segments(&self) -> Option<u64> {
+        self.given("maxNumSegments")
+    }
+
+    /// `secondaryPartitionPruning`: segments outside the ranges of a filter are not read.
+    pub fn range_pruning(&self) -> bool {
+        self.boolean("secondaryPartitionPruning", true)
+    }
+
+    /// `segmentSortOrder`. Fails if it is no list.
+    pub fn segment_sort_order(&self) -> Result<Vec<String>, ApiError> {
+        self.names("segmentSortOrder")
+    }
+
+    /// `skipTypeVerification`. Fails if it is no list.
+    pub fn skip_type_verification(&self) -> Result<Vec<String>, ApiError> {
+        self.names("skipTypeVerification")
+    }
+
+    /// Names as a JSON list, also inside a text, or separated by commas.
+    fn names(&self, key: &str) -> Result<Vec<String>, ApiError> {
+        let value = match self.map.get(key) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(value) => value,
+        };
+        let wrong = || wrong(key, value, "a list of column names");
+        match value {
+            Value::Array(_) => serde_json::from_value(value.clone()).map_err(|_| wrong()),
+            Value::String(text) if text.trim_start().starts_with('[') => {
+                serde_json::from_str(text).map_err(|_| wrong())
+            }
+            Value::String(text) => {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                Ok(names.map(str::to_owned).collect())
+            }
+            _ => Err(wrong()),
+        }
     }
 
     /// `finalizeAggregations`.

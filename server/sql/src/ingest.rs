@@ -9,8 +9,9 @@ use crate::context::QueryContext;
 use crate::error::{at, validation};
 use crate::names::{Names, outer_select};
 use crate::partitioning::overwrite_intervals;
-use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup, SegmentSort};
+use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup};
 use crate::statement::{Overwrite, Target};
+use crate::stored;
 
 /// Columns that only carry CLUSTERED BY expressions.
 const HIDDEN: &str = "__cluster_";
@@ -317,9 +318,7 @@ impl Draft {
             hidden_columns: self.hidden,
             rollup,
             rows_per_segment: context.rows_per_segment(),
-            segment_sort: SegmentSort {
-                force_by_time: context.force_segment_sort_by_time(),
-            },
+            segment_sort: stored::sort_order(columns, context)?,
         })
     }
 }

@@ -1,26 +1,34 @@
 //! Druid SQL in front of DataFusion: statements, validation, errors with positions, logical plans.
 
+mod any_value;
+mod arithmetic;
 mod catalog;
 mod context;
 mod error;
 mod extern_call;
 mod ingest;
 mod intervals;
+mod lateral;
 mod multi_value;
 mod names;
+mod parameters;
 mod partitioning;
 mod plan;
 mod provider;
+mod relations;
 mod rewrite;
+mod settings;
 mod statement;
+mod stored;
 mod syntax;
+mod windows;
 
 pub use catalog::{Catalog, ExternCall};
-pub use context::QueryContext;
+pub use context::{ArrayIngestMode, QueryContext};
 pub use error::plain_message;
 pub use plan::{
-    ClusterKey, Engine, Ingest, MASK, OutputColumn, Planned, Rollup, SegmentSort, SqlParameter, Statement,
-    StatementKind, plan,
+    ClusterKey, Engine, Ingest, MASK, OutputColumn, Planned, Rollup, ScanSettings, SegmentSort, SqlParameter,
+    Statement, StatementKind, plan,
 };
 
 #[cfg(test)]

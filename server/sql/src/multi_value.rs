@@ -1,17 +1,18 @@
-//! Multi-value strings in plans: GROUP BY takes each value, a comparison holds if it holds for any value.
+//! Multi-value strings in plans: GROUP BY takes each value.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, UnnestOptions};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::FunctionRegistry;
-use datafusion::logical_expr::expr::{AggregateFunction, InList};
+use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Expr, ExprSchemable, Filter, GroupingSet, Like, LogicalPlan, LogicalPlanBuilder,
-    Operator, not,
+    Aggregate, Expr, ExprSchemable, GroupingSet, LogicalPlan, LogicalPlanBuilder,
 };
 use trilith_proto::column::{self, ColumnType};
+
+use crate::any_value;
 
 /// Makes GROUP BY take each value, before filters on keys are moved below it. `unnest` is
 /// `groupByEnableMultiValueUnnesting`.
@@ -28,8 +29,8 @@ pub(crate) fn group(
     Ok(plan.data)
 }
 
-/// Makes comparisons hold for any value, once the scans know them as they were written, and takes apart the keys
-/// that the optimiser made of COUNT(DISTINCT …).
+/// Makes comparisons of two columns hold for any value, once the optimiser has seen which of them are joins, and takes
+/// apart the keys that it made of COUNT(DISTINCT …).
 pub(crate) fn compare(
     plan: LogicalPlan,
     functions: &dyn FunctionRegistry,
@@ -37,7 +38,7 @@ pub(crate) fn compare(
 ) -> Result<LogicalPlan> {
     let rewriter = Rewriter { functions, unnest };
     let plan = plan.transform_up_with_subqueries(|node| match node {
-        LogicalPlan::Filter(filter) => rewriter.filter(filter),
+        LogicalPlan::Filter(filter) => any_value::filter(filter, functions),
         LogicalPlan::Aggregate(aggregate) => rewriter.aggregate(aggregate),
         other => Ok(Transformed::no(other)),
     })?;
@@ -108,7 +109,7 @@ struct Rewriter<'a> {
 }
 
 /// True if the values of an expression may be multi-value strings.
-fn may_be_multiple(expr: &Expr, plan: &LogicalPlan) -> bool {
+pub(crate) fn may_be_multiple(expr: &Expr, plan: &LogicalPlan) -> bool {
     match expr {
         Expr::Column(column) => column_may_be(column, plan),
         Expr::Alias(alias) => may_be_multiple(&alias.expr, plan),
@@ -153,7 +154,11 @@ fn column_may_be(column: &Column, plan: &LogicalPlan) -> bool {
                 .is_none_or(|expr| may_be_multiple(expr, &projection.input))
         }
         // Keys were taken apart already; results of aggregates are arrays or single texts.
-        LogicalPlan::Aggregate(_) | LogicalPlan::Unnest(_) | LogicalPlan::Values(_) => false,
+        LogicalPlan::Aggregate(_) | LogicalPlan::Values(_) => false,
+        LogicalPlan::Unnest(unnest) => {
+            let apart = unnest.exec_columns.iter().any(|apart| apart.name == column.name);
+            !apart && column_may_be(column, &unnest.input)
+        }
         // JSON texts of system tables are no values.
         LogicalPlan::TableScan(scan) => {
             !matches!(scan.table_name.schema(), Some("sys" | "INFORMATION_SCHEMA"))
@@ -179,92 +184,6 @@ fn column_may_be(column: &Column, plan: &LogicalPlan) -> bool {
 impl Rewriter<'_> {
     fn call(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
         Ok(self.functions.udf(name)?.call(args))
-    }
-
-    fn filter(&self, filter: Filter) -> Result<Transformed<LogicalPlan>> {
-        let predicate = self.predicate(filter.predicate.clone(), &filter.input)?;
-        if !predicate.transformed {
-            return Ok(Transformed::no(LogicalPlan::Filter(filter)));
-        }
-        let filter = Filter::try_new(predicate.data, filter.input)?;
-        Ok(Transformed::yes(LogicalPlan::Filter(filter)))
-    }
-
-    /// Comparisons with a multi-value string hold if they hold for any of its values.
-    fn predicate(&self, predicate: Expr, input: &LogicalPlan) -> Result<Transformed<Expr>> {
-        predicate.transform_up(|expr| match expr {
-            Expr::BinaryExpr(binary) => self.comparison(binary, input),
-            Expr::InList(list)
-                if may_be_multiple(&list.expr, input) && is_text_expr(&list.expr, input.schema()) =>
-            {
-                self.in_list(list)
-            }
-            Expr::Like(like)
-                if !like.case_insensitive
-                    && may_be_multiple(&like.expr, input)
-                    && is_text_expr(&like.expr, input.schema()) =>
-            {
-                let Like {
-                    negated,
-                    expr,
-                    pattern,
-                    ..
-                } = like;
-                let found = self.call("druid_mv_like", vec![*expr, *pattern])?;
-                Ok(Transformed::yes(if negated { not(found) } else { found }))
-            }
-            other => Ok(Transformed::no(other)),
-        })
-    }
-
-    fn comparison(&self, binary: BinaryExpr, input: &LogicalPlan) -> Result<Transformed<Expr>> {
-        let multiple = |expr: &Expr| may_be_multiple(expr, input);
-        let texts = is_text_expr(&binary.left, input.schema()) && is_text_expr(&binary.right, input.schema());
-        if !texts || !(multiple(&binary.left) || multiple(&binary.right)) {
-            return Ok(Transformed::no(Expr::BinaryExpr(binary)));
-        }
-        let (name, negated) = match binary.op {
-            Operator::Eq => ("druid_mv_equal", false),
-            Operator::NotEq => ("druid_mv_equal", true),
-            Operator::Lt => ("druid_mv_less", false),
-            Operator::LtEq => ("druid_mv_less_equal", false),
-            Operator::Gt => ("druid_mv_greater", false),
-            Operator::GtEq => ("druid_mv_greater_equal", false),
-            _ => return Ok(Transformed::no(Expr::BinaryExpr(binary))),
-        };
-        let found = self.call(name, vec![*binary.left, *binary.right])?;
-        Ok(Transformed::yes(if negated { not(found) } else { found }))
-    }
-
-    fn in_list(&self, list: InList) -> Result<Transformed<Expr>> {
-        let InList { expr, list, negated } = list;
-        let literals: Option<Vec<ScalarValue>> = list
-            .iter()
-            .map(|item| match item {
-                Expr::Literal(value @ ScalarValue::Utf8(_), _) => Some(value.clone()),
-                Expr::Literal(ScalarValue::Null, _) => Some(ScalarValue::Utf8(None)),
-                _ => None,
-            })
-            .collect();
-        let found = match literals {
-            Some(literals) => {
-                let array = ScalarValue::new_list_nullable(&literals, &DataType::Utf8);
-                let array = Expr::Literal(ScalarValue::List(array), None);
-                self.call("druid_mv_in", vec![*expr, array])?
-            }
-            None => {
-                let mut any: Option<Expr> = None;
-                for item in list {
-                    let equal = self.call("druid_mv_equal", vec![expr.as_ref().clone(), item])?;
-                    any = Some(match any {
-                        Some(any) => any.or(equal),
-                        None => equal,
-                    });
-                }
-                any.unwrap_or_else(|| Expr::Literal(ScalarValue::Boolean(Some(false)), None))
-            }
-        };
-        Ok(Transformed::yes(if negated { not(found) } else { found }))
     }
 
     fn aggregate(&self, aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
@@ -322,7 +241,7 @@ impl Rewriter<'_> {
                 })
                 .schema_name()
                 .to_string();
-                let condition = self.predicate(*condition, input)?;
+                let condition = any_value::predicate(*condition, input, self.functions)?;
                 params.filter = Some(Box::new(condition.data));
                 let call = Expr::AggregateFunction(AggregateFunction { func, params });
                 if condition.transformed {
@@ -386,7 +305,7 @@ impl Rewriter<'_> {
     }
 }
 
-fn is_text_expr(expr: &Expr, schema: &DFSchema) -> bool {
+pub(crate) fn is_text_expr(expr: &Expr, schema: &DFSchema) -> bool {
     expr.get_type(schema).is_ok_and(|data_type| is_text(&data_type))
 }
 

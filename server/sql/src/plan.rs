@@ -8,6 +8,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, SqlToRel};
@@ -18,16 +19,21 @@ use trilith_proto::column::{self, ColumnType};
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
 
+use crate::any_value;
+use crate::arithmetic::TextArithmetic;
 use crate::catalog::{Catalog, ExternCall};
 use crate::context::QueryContext;
 use crate::error::{at, planning, validation};
 use crate::extern_call::PLACEHOLDER;
 use crate::ingest;
+use crate::lateral;
 use crate::multi_value;
 use crate::names;
 use crate::provider::{Provider, qualified};
+use crate::relations;
 use crate::rewrite;
 use crate::statement::{self, Parts};
+use crate::stored;
 
 /// A statement as it is submitted.
 #[derive(Debug, Clone, Default)]
@@ -98,11 +104,13 @@ pub struct Rollup {
     pub query_granularity: String,
 }
 
-/// How rows are ordered inside a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How rows are ordered inside a segment: by these columns, then by CLUSTERED BY, then by `__time`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentSort {
     /// `__time` comes first.
     pub force_by_time: bool,
+    /// `segmentSortOrder`, as columns of the output.
+    pub order: Vec<usize>,
 }
 
 /// What INSERT and REPLACE write.
@@ -247,6 +255,7 @@ pub fn plan(
         .map(|raw| raw.resolve(&values))
         .collect::<Result<Vec<_>, _>>()?;
     let mut resources: Vec<(String, &'static str)> = Vec::new();
+    relations::rewrite(&mut query, catalog.as_ref(), &calls)?;
     let tables = tables(&query, &calls, catalog.as_ref(), engine, &mut resources)?;
     if let Some(target) = &target {
         resources.push((target.datasource.clone(), "DATASOURCE"));
@@ -281,14 +290,23 @@ pub fn plan(
             .map_err(|error| planning(&error, |_| None))?,
         None => plan,
     };
+    let plan = match &draft {
+        Some(_) => stored::arrays(plan, context.array_ingest_mode(), &state)
+            .map_err(|error| planning(&error, |_| None))?,
+        None => plan,
+    };
     if !reads_system_tables(&plan) {
         multi_value::refuse_text_extremes(&plan).map_err(|error| planning(&error, place))?;
     }
     let unnest = context.unnest_multi_values();
+    let plan = lateral::unnest(plan, &state)
+        .and_then(|plan| lateral::single_rows(plan, &state))
+        .map_err(|error| planning(&error, place))?;
     let plan = state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})
         .and_then(|plan| multi_value::lenient_casts(plan, &state, &context.sql_time_zone()))
+        .and_then(|plan| any_value::with_constants(plan, &state))
         .and_then(|plan| multi_value::group(plan, &state, unnest))
         .and_then(|plan| state.optimize(&plan))
         .and_then(|plan| multi_value::compare(plan, &state, unnest))
@@ -313,6 +331,10 @@ pub fn plan(
     let ingest = draft
         .map(|draft| draft.finish(&columns, &types, &context))
         .transpose()?;
+    if let Some(ingest) = &ingest {
+        let existing = catalog.datasource_columns(&ingest.datasource);
+        stored::check_types(&columns, existing, &context)?;
+    }
     let sql = masked(&statement.sql);
     Ok(Planned {
         kind,
@@ -375,6 +397,12 @@ fn tables(
         let (schema, name) =
             qualified(&names).ok_or_else(|| at(format!("Object '{written}' not found"), span))?;
         if let Some(call) = extern_number(&name).and_then(|number| calls.get(number)) {
+            if engine == Engine::Native {
+                return Err(at(
+                    "Cannot use [EXTERN] with SQL engine [native]; submit the statement as a task, at /druid/v2/sql/task",
+                    span,
+                ));
+            }
             tables.insert((schema, name), catalog.external(call)?);
             resources.push(("EXTERNAL".to_owned(), "EXTERNAL"));
             continue;
@@ -404,6 +432,13 @@ fn extern_number(name: &str) -> Option<usize> {
     name.strip_prefix(PLACEHOLDER)?.parse().ok()
 }
 
+/// What scans of datasources need to know of the statement; an extension of the planning session.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanSettings {
+    /// Segments outside the ranges of a filter are left out.
+    pub range_pruning: bool,
+}
+
 /// Two planned partitions make DataFusion plan exchanges, which become stages; one keeps it in one piece.
 fn session(
     context: &QueryContext,
@@ -414,7 +449,10 @@ fn session(
     let mut config = SessionConfig::new()
         .with_batch_size(8_192)
         .with_target_partitions(partitions)
-        .with_round_robin_repartition(false);
+        .with_round_robin_repartition(false)
+        .with_extension(Arc::new(ScanSettings {
+            range_pruning: context.range_pruning(),
+        }));
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.sql_parser.enable_ident_normalization = false;
@@ -447,7 +485,14 @@ fn logical_plan(
     state: &SessionState,
     tables: Tables,
 ) -> Result<LogicalPlan, ApiError> {
-    let provider = Provider { state, tables };
+    let arithmetic = TextArithmetic::new(state).map_err(|error| planning(&error, place))?;
+    let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(arithmetic)];
+    planners.extend(state.expr_planners().iter().cloned());
+    let provider = Provider {
+        state,
+        tables,
+        planners,
+    };
     let options = ParserOptions {
         parse_float_as_decimal: false,
         enable_ident_normalization: false,

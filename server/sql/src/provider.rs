@@ -18,6 +18,8 @@ pub(crate) struct Provider<'a> {
     pub state: &'a SessionState,
     /// By schema and name.
     pub tables: HashMap<(String, String), Arc<dyn TableProvider>>,
+    /// Ours come first.
+    pub planners: Vec<Arc<dyn ExprPlanner>>,
 }
 
 /// Schema and name of a reference; "druid" is the default schema.
@@ -52,7 +54,7 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.state.expr_planners()
+        &self.planners
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {

@@ -13,7 +13,10 @@ use trilith_proto::error::ApiError;
 use crate::context::QueryContext;
 use crate::error::validation;
 use crate::intervals::{self, Step};
+use crate::parameters;
 use crate::plan::SqlParameter;
+use crate::syntax::SYMMETRIC;
+use crate::windows;
 
 /// Rewrites every expression of a query.
 pub(crate) fn rewrite(
@@ -116,15 +119,15 @@ struct Rewriter<'a> {
     now_ms: i64,
 }
 
-fn text(value: &str) -> Expr {
+pub(crate) fn text(value: &str) -> Expr {
     Expr::Value(ValueWithSpan::from(Value::SingleQuotedString(value.to_owned())))
 }
 
-fn null() -> Expr {
+pub(crate) fn null() -> Expr {
     Expr::Value(ValueWithSpan::from(Value::Null))
 }
 
-fn number(value: impl ToString) -> Expr {
+pub(crate) fn number(value: impl ToString) -> Expr {
     Expr::Value(ValueWithSpan::from(Value::Number(value.to_string(), false)))
 }
 
@@ -148,6 +151,40 @@ pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
         over: None,
         within_group: Vec::new(),
     })
+}
+
+/// Between the smaller and the larger of two bounds, if the query says so.
+fn symmetric(inner: &Expr, negated: bool, low: &mut Expr, high: &Expr) -> Option<Expr> {
+    let Expr::Function(function) = low else {
+        return None;
+    };
+    let FunctionArguments::List(list) = &mut function.args else {
+        return None;
+    };
+    if function.name.to_string() != SYMMETRIC {
+        return None;
+    }
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.pop() else {
+        return None;
+    };
+    let between = |low: &Expr, high: &Expr| {
+        Box::new(Expr::Between {
+            expr: Box::new(inner.clone()),
+            negated,
+            low: Box::new(low.clone()),
+            high: Box::new(high.clone()),
+        })
+    };
+    let op = if negated {
+        BinaryOperator::And
+    } else {
+        BinaryOperator::Or
+    };
+    Some(Expr::Nested(Box::new(Expr::BinaryOp {
+        left: between(&first, high),
+        op,
+        right: between(high, &first),
+    })))
 }
 
 fn take(expr: &mut Expr) -> Expr {
@@ -231,7 +268,11 @@ impl Rewriter<'_> {
                 let is_time = matches!(literal.data_type, DataType::Timestamp(..) | DataType::Date);
                 if is_time {
                     let ms = timestamp_literal(literal, &self.zone)?;
-                    *expr = call("millis_to_timestamp", vec![number(ms)]);
+                    let time = call("millis_to_timestamp", vec![number(ms)]);
+                    *expr = match literal.data_type {
+                        DataType::Date => call("druid_cast_date", vec![time, text(&self.zone)]),
+                        _ => time,
+                    };
                 }
             }
             Expr::Identifier(name) if name.quote_style.is_none() => {
@@ -291,7 +332,20 @@ impl Rewriter<'_> {
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 let index = *placeholders;
                 *placeholders += 1;
-                *expr = self.parameter(index)?;
+                *expr = parameters::literal(self.parameters, index, &self.zone)?;
+            }
+            Expr::Array(array) => {
+                *expr = call("make_array", array.elem.iter_mut().map(take).collect());
+            }
+            Expr::Between {
+                expr: inner,
+                negated,
+                low,
+                high,
+            } => {
+                if let Some(between) = symmetric(inner, *negated, low, high) {
+                    *expr = between;
+                }
             }
             Expr::Function(_) => self.function(expr)?,
             _ => {}
@@ -387,42 +441,6 @@ impl Rewriter<'_> {
         }
     }
 
-    fn parameter(&self, index: usize) -> Result<Expr, ApiError> {
-        let parameter = self
-            .parameters
-            .get(index)
-            .ok_or_else(|| validation(format!("No value bound for dynamic parameter position [{index}]")))?;
-        let value = &parameter.value;
-        let literal = match value {
-            serde_json::Value::Null => return Ok(null()),
-            serde_json::Value::Bool(value) => Expr::Value(ValueWithSpan::from(Value::Boolean(*value))),
-            serde_json::Value::Number(value) => number(value),
-            serde_json::Value::String(value) => text(value),
-            serde_json::Value::Array(items) => {
-                let items = items
-                    .iter()
-                    .map(|item| match item {
-                        serde_json::Value::String(value) => text(value),
-                        serde_json::Value::Null => null(),
-                        other => number(other),
-                    })
-                    .collect();
-                return Ok(call("make_array", items));
-            }
-            serde_json::Value::Object(_) => {
-                return Err(validation(format!(
-                    "Parameter [{index}] must be a scalar or a list"
-                )));
-            }
-        };
-        Ok(match parameter.sql_type.to_ascii_uppercase().as_str() {
-            "TIMESTAMP" | "DATE" => call("druid_cast_timestamp", vec![literal, text(&self.zone)]),
-            "BIGINT" | "INTEGER" | "SMALLINT" | "TINYINT" => call("druid_cast_bigint", vec![literal]),
-            "DOUBLE" | "FLOAT" | "REAL" | "DECIMAL" => call("druid_cast_double", vec![literal]),
-            _ => literal,
-        })
-    }
-
     fn function(&self, expr: &mut Expr) -> Result<(), ApiError> {
         let Expr::Function(function) = expr else {
             return Ok(());
@@ -436,6 +454,7 @@ impl Rewriter<'_> {
             *expr = self.today();
             return Ok(());
         }
+        windows::check(function, &name)?;
         let FunctionArguments::List(list) = &mut function.args else {
             return Ok(());
         };

@@ -10,7 +10,7 @@ use trilith_proto::interval::Granularity;
 
 use crate::error::{at, not_a_query, parse_error, validation};
 use crate::extern_call::{self, RawExtern};
-use crate::{partitioning, syntax};
+use crate::{partitioning, settings, syntax};
 
 /// A statement in its parts.
 pub(crate) struct Parts {
@@ -51,6 +51,13 @@ impl Tokens {
         let tokens = tokens
             .into_iter()
             .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
+            .map(|mut token| {
+                // U&'…' is read already.
+                if let Token::UnicodeStringLiteral(text) = token.token {
+                    token.token = Token::SingleQuotedString(text);
+                }
+                token
+            })
             .collect();
         Ok(Tokens { tokens, at: 0 })
     }
@@ -115,7 +122,7 @@ pub(crate) fn is_word(token: &Token, word: &str) -> bool {
 /// Parses a statement.
 pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
     let mut tokens = Tokens::new(sql)?;
-    let settings = settings(&mut tokens)?;
+    let settings = settings::read(&mut tokens)?;
     let explain = explain(&mut tokens)?;
     let target = target(&mut tokens)?;
     let mut body = tokens.rest();
@@ -137,7 +144,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
         });
     }
     let (body, externs) = extern_call::take(body)?;
-    let query = query(syntax::calls(body)?)?;
+    let query = query(syntax::betweens(syntax::calls(body)?))?;
     Ok(Parts {
         settings,
         explain,
@@ -180,48 +187,6 @@ fn empty_select(body: &SetExpr) -> Option<Span> {
         SetExpr::SetOperation { left, right, .. } => empty_select(left).or_else(|| empty_select(right)),
         _ => None,
     }
-}
-
-fn settings(tokens: &mut Tokens) -> Result<Map<String, Value>, ApiError> {
-    let mut settings = Map::new();
-    while tokens.word("SET") {
-        let name = match tokens.next().map(|token| token.token) {
-            Some(Token::Word(word)) => word.value,
-            _ => return Err(tokens.expected("a context key")),
-        };
-        if !tokens.token(&Token::Eq) {
-            return Err(tokens.expected("="));
-        }
-        let span = tokens.span();
-        let negative = tokens.token(&Token::Minus);
-        let value = match tokens.next().map(|token| token.token) {
-            Some(Token::SingleQuotedString(text)) if !negative => Value::String(text),
-            Some(Token::Number(text, _)) => {
-                let text = if negative { format!("-{text}") } else { text };
-                serde_json::from_str(&text)
-                    .map_err(|_| at(format!("SET {name} needs a literal, not [{text}]"), span))?
-            }
-            Some(Token::Word(word)) if word.quote_style.is_none() && !negative => {
-                match word.value.to_ascii_uppercase().as_str() {
-                    "TRUE" => Value::Bool(true),
-                    "FALSE" => Value::Bool(false),
-                    "NULL" => Value::Null,
-                    _ => {
-                        return Err(at(
-                            format!("SET {name} needs a literal, not [{}]", word.value),
-                            span,
-                        ));
-                    }
-                }
-            }
-            _ => return Err(at(format!("SET {name} needs a literal"), span)),
-        };
-        if !tokens.token(&Token::SemiColon) {
-            return Err(tokens.expected(";"));
-        }
-        settings.insert(name, value);
-    }
-    Ok(settings)
 }
 
 fn explain(tokens: &mut Tokens) -> Result<bool, ApiError> {

@@ -49,6 +49,46 @@ pub(crate) fn calls(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Ap
     Ok(out)
 }
 
+/// Marks the function that stands for BETWEEN SYMMETRIC until the query is read.
+pub(crate) const SYMMETRIC: &str = "druid_symmetric";
+
+/// x BETWEEN SYMMETRIC a AND b → x BETWEEN druid_symmetric(a) AND b; ASYMMETRIC says nothing.
+pub(crate) fn betweens(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out = Vec::with_capacity(tokens.len());
+    let mut rest = tokens.as_slice();
+    while let Some((token, after)) = rest.split_first() {
+        out.push(token.clone());
+        rest = after;
+        if !is_word(&token.token, "BETWEEN") {
+            continue;
+        }
+        match after.first() {
+            Some(next) if is_word(&next.token, "ASYMMETRIC") => rest = &after[1..],
+            Some(next) if is_word(&next.token, "SYMMETRIC") => {
+                rest = &after[1..];
+                let Some(end) = find(rest, |token| is_word(token, "AND")) else {
+                    continue;
+                };
+                out.push(token_at(next, word(SYMMETRIC)));
+                out.push(token_at(next, Token::LParen));
+                out.extend(betweens(rest[..end].to_vec()));
+                out.push(token_at(next, Token::RParen));
+                rest = &rest[end..];
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+fn word(name: &str) -> Token {
+    Token::Word(Word {
+        value: name.to_owned(),
+        quote_style: None,
+        keyword: sqlparser::keywords::Keyword::NoKeyword,
+    })
+}
+
 /// The parenthesis that closes the one at `open`.
 fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
     let mut depth = 0;
@@ -181,15 +221,7 @@ fn value(
             ));
         }
     };
-    let function = token_at(
-        head,
-        Token::Word(Word {
-            value: name.to_owned(),
-            quote_style: None,
-            keyword: sqlparser::keywords::Keyword::NoKeyword,
-        }),
-    );
-    Ok((function, body[..returning].to_vec()))
+    Ok((token_at(head, word(name)), body[..returning].to_vec()))
 }
 
 /// CAST(x AS VARCHAR ARRAY) → CAST(x AS VARCHAR[])

@@ -44,6 +44,7 @@ impl Controller {
             .query_planner()
             .create_physical_plan(&planned.plan, &planned.state)
             .await
+            .and_then(stage::by_reference)
             .map_err(|error| planning_error(&error))?;
         let max_workers = planned.context.max_num_tasks().saturating_sub(1).max(1);
         let destination = match &planned.ingest {
@@ -99,21 +100,7 @@ fn segments(
             nulls_first: true,
         })
         .collect();
-    let time = ingest.time_column.map(|column| SortKey {
-        column,
-        descending: false,
-        nulls_first: true,
-    });
-    let mut order = Vec::new();
-    if ingest.segment_sort.force_by_time {
-        order.extend(time);
-    }
-    order.extend(
-        cluster
-            .iter()
-            .filter(|key| Some(key.column) != ingest.time_column)
-            .cloned(),
-    );
+    let order = segment_order(ingest, &cluster);
     let metrics = ingest
         .rollup
         .as_ref()
@@ -145,6 +132,27 @@ fn segments(
         sink: Box::new(sink),
         processor_json,
     })
+}
+
+/// How rows are ordered inside a segment.
+fn segment_order(ingest: &Ingest, cluster: &[SortKey]) -> Vec<SortKey> {
+    let key = |column| SortKey {
+        column,
+        descending: false,
+        nulls_first: true,
+    };
+    let first = ingest.time_column.filter(|_| ingest.segment_sort.force_by_time);
+    let wanted = (first.into_iter().map(key))
+        .chain(ingest.segment_sort.order.iter().copied().map(key))
+        .chain(cluster.iter().cloned())
+        .chain(ingest.time_column.map(key));
+    let mut order: Vec<SortKey> = Vec::new();
+    for key in wanted {
+        if !order.iter().any(|known| known.column == key.column) {
+            order.push(key);
+        }
+    }
+    order
 }
 
 /// How segments are generated, in Druid's words.

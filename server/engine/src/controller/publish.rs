@@ -12,7 +12,7 @@ use trilith_metadata::{
 };
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{PartitionNumber, StageNumber};
-use trilith_proto::interval::{ETERNITY, Interval};
+use trilith_proto::interval::{ETERNITY, Interval, iso};
 use trilith_proto::pb::task as pb;
 use trilith_segment::{SegmentRecord, ShardSpec, file_path, sync_ancestors};
 use trilith_sql::{Ingest, QueryContext};
@@ -175,6 +175,17 @@ impl Controller {
                 .find(|chunk| !bounds.iter().any(|bound| bound.contains(&chunk.interval)));
             if let Some(chunk) = outside {
                 return Err(Fault::insert_time_out_of_bounds(chunk.interval, bounds));
+            }
+        }
+        if let Some(most) = job.planned.context.max_num_segments() {
+            let full = chunks.iter().find(|chunk| chunk.partitions.len() as u64 > most);
+            if let Some(chunk) = full {
+                return Err(Fault::too_many_segments_in_time_chunk(
+                    &iso(chunk.interval.start_ms),
+                    chunk.partitions.len() as u64,
+                    most,
+                    ingest.granularity.name(),
+                ));
             }
         }
         let Some(OutputShuffle::Chunks { keys, .. }) = &input.shuffle else {

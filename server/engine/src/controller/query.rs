@@ -71,6 +71,7 @@ impl Controller {
             .query_planner()
             .create_physical_plan(&planned.plan, &planned.state)
             .await
+            .and_then(stage::by_reference)
             .map_err(|error| planning_error(&error))?;
         let (plan, columns) = if planned.explain {
             let query = stage::native_query_json(

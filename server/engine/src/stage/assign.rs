@@ -15,7 +15,6 @@ use trilith_proto::id::StageNumber;
 
 use super::graph::{OutputShuffle, StageSpec};
 use super::source::{SegmentSlice, Source, SourceExec};
-use super::tables::within;
 
 /// Bytes of a worker's input under `taskAssignment=auto`, unless the context says otherwise.
 pub const AUTO_BYTES_PER_WORKER: u64 = 512 * 1024 * 1024;
@@ -94,16 +93,11 @@ pub fn list_segments(stage: &StageSpec, views: &SegmentViews) -> BTreeMap<usize,
     let mut segments = BTreeMap::new();
     for (number, input) in stage.inputs.iter().enumerate() {
         if let Source::Segments {
-            datasource,
-            time_range,
-            ..
+            datasource, pruning, ..
         } = input
         {
             let visible = views.get(datasource).map_or(&[][..], |view| view.visible());
-            segments.insert(
-                number,
-                within(visible.iter().map(SegmentSlice::from), *time_range),
-            );
+            segments.insert(number, pruning.keep(visible.iter().map(SegmentSlice::from)));
         }
     }
     segments
@@ -249,14 +243,12 @@ impl Assignment<'_> {
                 })
                 .collect(),
             Source::Segments {
-                datasource,
-                time_range,
-                ..
+                datasource, pruning, ..
             } => padded(self.segment_slices(number, workers), count)
                 .map(|segments| Source::Segments {
                     datasource: datasource.clone(),
                     segments,
-                    time_range: *time_range,
+                    pruning: pruning.clone(),
                 })
                 .collect(),
             Source::Stage {

@@ -1,4 +1,4 @@
-//! Plans on the wire: DataFusion's protobuf, with our leaves as JSON.
+//! Plans on the wire: DataFusion's protobuf, with our leaves and operators as JSON.
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use trilith_exchange::SortKey;
 
 use super::source::{Source, SourceExec};
+use super::values::ValuesExec;
 
 #[derive(Debug)]
 struct Codec;
@@ -34,14 +35,26 @@ struct Leaf {
     schema: Vec<u8>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Values {
+    column: usize,
+    schema: Vec<u8>,
+}
+
 impl PhysicalExtensionCodec for Codec {
     fn try_decode(
         &self,
         buf: &[u8],
-        _inputs: &[Arc<dyn ExecutionPlan>],
+        inputs: &[Arc<dyn ExecutionPlan>],
         _context: &TaskContext,
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let [input] = inputs {
+            let values: Values = serde_json::from_slice(buf).map_err(external)?;
+            let schema = Arc::new(decode_schema(&values.schema)?);
+            let exec = ValuesExec::try_new(Arc::clone(input), values.column, schema)?;
+            return Ok(Arc::new(exec));
+        }
         let leaf: Leaf = serde_json::from_slice(buf).map_err(external)?;
         let schema = Arc::new(decode_schema(&leaf.schema)?);
         let partitioning = Partitioning::UnknownPartitioning(1);
@@ -55,6 +68,13 @@ impl PhysicalExtensionCodec for Codec {
         buf: &mut Vec<u8>,
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
+        if let Some(exec) = node.downcast_ref::<ValuesExec>() {
+            let values = Values {
+                column: exec.column(),
+                schema: encode_schema(&exec.schema())?,
+            };
+            return serde_json::to_writer(buf, &values).map_err(external);
+        }
         let Some(exec) = node.downcast_ref::<SourceExec>() else {
             return Err(plan_datafusion_err!(
                 "{} cannot be sent to a worker process",

@@ -26,7 +26,7 @@ use trilith_proto::interval::Granularity;
 use super::describe;
 use super::graph::{OutputMode, OutputShuffle, StageGraph, StageSpec, leaves};
 use super::source::{Source, SourceExec};
-use super::{fault_error, group_by, joins};
+use super::{fault_error, group_by, joins, windows};
 use crate::limits;
 use crate::worker::SegmentSink;
 
@@ -221,7 +221,10 @@ impl Cutter {
                 }
             }
         }
-        let children = fragments.into_iter().map(|fragment| fragment.plan).collect();
+        let children = fragments
+            .into_iter()
+            .map(|fragment| windows::ordered(&plan, fragment.plan))
+            .collect::<Result<_>>()?;
         Ok(Fragment {
             plan: replace_children_if_necessary(plan, children)?,
             single,

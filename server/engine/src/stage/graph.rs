@@ -352,16 +352,10 @@ fn input_report(source: &Source) -> pb::stage_input::Input {
                 .collect(),
         }),
         Source::Segments {
-            datasource,
-            time_range,
-            ..
+            datasource, pruning, ..
         } => Input::Table(pb::TableInput {
             datasource: datasource.clone(),
-            intervals: vec![
-                time_range
-                    .unwrap_or(trilith_proto::interval::ETERNITY)
-                    .to_string(),
-            ],
+            intervals: pruning.intervals().iter().map(ToString::to_string).collect(),
         }),
         Source::Stage { stage, .. } => Input::StageNumber(stage.0),
     }

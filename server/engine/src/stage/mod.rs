@@ -10,10 +10,13 @@ mod graph;
 mod group_by;
 mod joins;
 mod paced;
+mod prune;
 mod read;
 mod services;
 mod source;
 mod tables;
+mod values;
+mod windows;
 
 pub use assign::{
     AUTO_BYTES_PER_WORKER, Assignment, AssignmentMode, StageOutputs, assign, assign_all, list_external,
@@ -30,3 +33,4 @@ pub use services::{WorkOrderServices, fault_error, make_cooperative, task_contex
 pub use source::{SegmentSlice, Source, SourceExec};
 pub(crate) use tables::columns as table_columns;
 pub use tables::{ExternTable, SegmentTable};
+pub(crate) use values::by_reference;

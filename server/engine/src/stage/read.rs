@@ -58,12 +58,12 @@ pub(crate) fn execute(
             ))
         }
         Source::Segments {
-            segments, time_range, ..
+            segments, pruning, ..
         } => {
             counter.total_files(segments.len());
             Ok(segment_rows(
                 segments.clone(),
-                *time_range,
+                pruning.time_range(),
                 schema,
                 &services,
                 counter,

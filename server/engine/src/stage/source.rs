@@ -22,6 +22,7 @@ use trilith_proto::id::StageNumber;
 use trilith_proto::interval::Interval;
 use trilith_segment::SegmentRecord;
 
+use super::prune::Pruning;
 use super::read;
 
 /// One segment, with the parts of its time chunk that are visible.
@@ -83,8 +84,8 @@ pub enum Source {
         datasource: String,
         /// Segments of this worker.
         segments: Vec<SegmentSlice>,
-        /// Only rows in here can pass the filters above.
-        time_range: Option<Interval>,
+        /// What the filters above say of segments.
+        pruning: Pruning,
     },
     /// Another stage.
     Stage {

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ScalarValue, Statistics};
 use datafusion::error::Result;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::ExecutionPlan;
 use trilith_input::ExternSpec;
 use trilith_proto::column;
-use trilith_proto::interval::{ETERNITY, Interval};
+use trilith_sql::ScanSettings;
 
+use super::prune::Pruning;
 use super::source::{SegmentSlice, Source, SourceExec};
 
 /// EXTERN as a table.
@@ -111,19 +112,6 @@ pub(crate) fn columns(segments: &[SegmentSlice]) -> Vec<(String, column::ColumnT
     columns
 }
 
-/// Segments of which something lies in a time range.
-pub(crate) fn within(
-    segments: impl IntoIterator<Item = SegmentSlice>,
-    range: Option<Interval>,
-) -> Vec<SegmentSlice> {
-    let range = range.unwrap_or(ETERNITY);
-    let overlaps = |slice: &SegmentSlice| match &slice.visible {
-        Some(parts) => parts.iter().any(|part| part.overlaps(&range)),
-        None => slice.record.interval.overlaps(&range),
-    };
-    segments.into_iter().filter(overlaps).collect()
-}
-
 #[async_trait]
 impl TableProvider for SegmentTable {
     fn schema(&self) -> SchemaRef {
@@ -146,9 +134,9 @@ impl TableProvider for SegmentTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(filters
             .iter()
-            .map(|filter| match time_bound(filter) {
-                Some(_) => TableProviderFilterPushDown::Inexact,
-                None => TableProviderFilterPushDown::Unsupported,
+            .map(|filter| match Pruning::helps(filter) {
+                true => TableProviderFilterPushDown::Inexact,
+                false => TableProviderFilterPushDown::Unsupported,
             })
             .collect())
     }
@@ -164,16 +152,13 @@ impl TableProvider for SegmentTable {
             Some(projection) => Arc::new(self.schema.project(projection)?),
             None => Arc::clone(&self.schema),
         };
-        let mut range = ETERNITY;
-        for bound in filters.iter().filter_map(time_bound) {
-            range.start_ms = range.start_ms.max(bound.start_ms);
-            range.end_ms = range.end_ms.min(bound.end_ms);
-        }
-        let time_range = (range != ETERNITY).then_some(range);
+        let settings = session.config().get_extension::<ScanSettings>();
+        let by_range = settings.is_none_or(|settings| settings.range_pruning);
+        let pruning = Pruning::of(filters, by_range);
         let source = Source::Segments {
             datasource: self.datasource.clone(),
-            segments: within(self.segments.iter().cloned(), time_range),
-            time_range,
+            segments: pruning.keep(self.segments.iter().cloned()),
+            pruning,
         };
         Ok(Arc::new(SourceExec::new(
             source,
@@ -182,31 +167,4 @@ impl TableProvider for SegmentTable {
             planned_partitions(session),
         )))
     }
-}
-
-/// Times that can satisfy a comparison of `__time` with a constant.
-fn time_bound(filter: &Expr) -> Option<Interval> {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else {
-        return None;
-    };
-    let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
-        (Expr::Column(column), Expr::Literal(literal, _)) => (column, *op, literal),
-        (Expr::Literal(literal, _), Expr::Column(column)) => (column, op.swap()?, literal),
-        _ => return None,
-    };
-    let ScalarValue::TimestampMillisecond(Some(ms), _) = literal else {
-        return None;
-    };
-    if column.name != "__time" {
-        return None;
-    }
-    let (start_ms, end_ms) = match op {
-        Operator::Eq => (*ms, ms.checked_add(1)?),
-        Operator::Gt => (ms.checked_add(1)?, ETERNITY.end_ms),
-        Operator::GtEq => (*ms, ETERNITY.end_ms),
-        Operator::Lt => (ETERNITY.start_ms, *ms),
-        Operator::LtEq => (ETERNITY.start_ms, ms.checked_add(1)?),
-        _ => return None,
-    };
-    Some(Interval { start_ms, end_ms })
 }

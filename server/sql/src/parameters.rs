@@ -1,0 +1,55 @@
+//! Values of `?`.
+
+use serde_json::Value as Json;
+use sqlparser::ast::{Expr, Value};
+use trilith_proto::error::ApiError;
+
+use crate::error::validation;
+use crate::plan::SqlParameter;
+use crate::rewrite::{call, null, number, text};
+
+/// The literal that a parameter stands for.
+pub(crate) fn literal(parameters: &[SqlParameter], index: usize, zone: &str) -> Result<Expr, ApiError> {
+    let parameter = parameters
+        .get(index)
+        .ok_or_else(|| validation(format!("No value bound for dynamic parameter position [{index}]")))?;
+    let literal = match &parameter.value {
+        Json::Array(items) => {
+            let items = items
+                .iter()
+                .map(|item| scalar(item, index))
+                .collect::<Result<_, _>>()?;
+            return Ok(call("make_array", items));
+        }
+        value => scalar(value, index)?,
+    };
+    Ok(match parameter.sql_type.to_ascii_uppercase().as_str() {
+        "TIMESTAMP" => call("druid_cast_timestamp", vec![literal, text(zone)]),
+        "DATE" => call("druid_cast_date", vec![literal, text(zone)]),
+        "BIGINT" | "INTEGER" | "SMALLINT" | "TINYINT" => call("druid_cast_bigint", vec![literal]),
+        "DOUBLE" | "FLOAT" | "REAL" | "DECIMAL" | "NUMERIC" => call("druid_cast_double", vec![literal]),
+        "BOOLEAN" => call("druid_cast_boolean", vec![literal]),
+        "VARCHAR" | "CHAR" => match parameter.value {
+            Json::String(_) => literal,
+            _ => call("druid_cast_varchar", vec![literal, text(zone)]),
+        },
+        "" | "ARRAY" | "OTHER" | "NULL" => literal,
+        other => {
+            return Err(validation(format!(
+                "Parameter [{index}] has the unknown type [{other}]; use VARCHAR, BIGINT, DOUBLE, FLOAT, BOOLEAN, TIMESTAMP, DATE or ARRAY"
+            )));
+        }
+    })
+}
+
+fn scalar(value: &Json, index: usize) -> Result<Expr, ApiError> {
+    match value {
+        Json::Null => Ok(null()),
+        Json::Bool(value) => Ok(Expr::Value(Value::Boolean(*value).into())),
+        Json::Number(value) => Ok(number(value)),
+        Json::String(value) => Ok(text(value)),
+        Json::Array(_) | Json::Object(_) => Err(validation(format!(
+            "Parameter [{index}] must be a scalar or a list of scalars"
+        ))),
+    }
+}
