@@ -78,6 +78,10 @@ pub struct WorkOrderId {
     pub worker: WorkerNumber,
     /// Attempt of the worker.
     pub attempt: AttemptNumber,
+    /// How often a restarted server had taken the task up when it sent the order: attempts count from 0 again in
+    /// each run.
+    #[serde(default)]
+    pub run: u32,
 }
 
 impl WorkOrderId {
@@ -89,6 +93,10 @@ impl WorkOrderId {
 
 impl fmt::Display for WorkOrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}_{}_{}", self.task, self.stage, self.worker, self.attempt)
+        write!(f, "{}_{}_{}_{}", self.task, self.stage, self.worker, self.attempt)?;
+        match self.run {
+            0 => Ok(()),
+            run => write!(f, "_r{run}"),
+        }
     }
 }

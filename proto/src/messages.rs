@@ -11,6 +11,7 @@ impl From<&WorkOrderId> for pb::worker::WorkOrderId {
             stage_number: id.stage.0,
             worker_number: id.worker.0,
             attempt_number: id.attempt.0,
+            run_number: id.run,
         }
     }
 }
@@ -22,6 +23,7 @@ impl From<pb::worker::WorkOrderId> for WorkOrderId {
             stage: StageNumber(id.stage_number),
             worker: WorkerNumber(id.worker_number),
             attempt: AttemptNumber(id.attempt_number),
+            run: id.run_number,
         }
     }
 }

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, Process, Server, worker};
-use crate::source::Source;
+use crate::source::{JOIN, Source, lines, waiting_join};
 
 /// Files below a directory.
 fn files_below(directory: &Path) -> Vec<PathBuf> {
@@ -68,13 +68,6 @@ fn durable_server(args: &[&str]) -> Durable {
     }
 }
 
-/// Lines `{"k": k, "n": n}` for n in a range; k = n modulo 100.
-fn lines(range: std::ops::Range<i64>) -> String {
-    range
-        .map(|n| format!("{{\"k\":{},\"n\":{n}}}\n", n % 100))
-        .collect()
-}
-
 fn storage_counters(report: &Value, name: &str) -> i64 {
     report["counters"]
         .as_object()
@@ -83,35 +76,6 @@ fn storage_counters(report: &Value, name: &str) -> i64 {
         .flat_map(|workers| workers.as_object().unwrap().values())
         .filter_map(|counters| counters["storage"][name].as_i64())
         .sum()
-}
-
-const JOIN: &str = "SELECT COUNT(*), SUM(a.n), SUM(b.n) FROM {a} a JOIN {b} b ON a.n = b.n";
-
-/// A join whose left side is read by two workers, and whose right side waits: its rows, and those of a join
-/// without trouble.
-struct Waiting {
-    source: Source,
-    sql: String,
-    rows: Value,
-}
-
-fn waiting_join() -> Waiting {
-    let source = Source::start(&[
-        ("a0", lines(0..3000)),
-        ("a1", lines(3000..6000)),
-        ("b", lines(1000..5000)),
-    ]);
-    source.close("b");
-    let signature = "k long, n long";
-    let sql = JOIN
-        .replace("{a}", &source.extern_table(&["a0", "a1"], signature))
-        .replace("{b}", &source.extern_table(&["b"], signature));
-    let sum: i64 = (1000..5000).sum();
-    Waiting {
-        source,
-        sql,
-        rows: json!([[4000, sum, sum]]),
-    }
 }
 
 fn context() -> Value {

@@ -87,6 +87,11 @@ impl Process {
 
     /// SIGTERM: the exit must be clean, and soon. Returns what was logged.
     pub fn stop(mut self) -> String {
+        self.terminate()
+    }
+
+    /// The same, for a process that starts again.
+    pub fn terminate(&mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -145,6 +150,11 @@ impl Server {
     /// Kills the server and starts another one on the same directory and addresses.
     pub fn restart(&mut self, args: &[&str]) {
         self.process.kill();
+        self.start_again(args);
+    }
+
+    /// Starts a server that has ended.
+    pub fn start_again(&mut self, args: &[&str]) {
         let address = |name: &str| self.process.ready[name].as_str().unwrap().to_owned();
         let all = Server::arguments(&self.directory, &address("http"), &address("grpc"), args);
         let all: Vec<&str> = all.iter().map(String::as_str).collect();

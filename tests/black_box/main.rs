@@ -15,6 +15,7 @@ mod memory;
 mod namespaces;
 mod parallel;
 mod queries;
+mod resume;
 mod retries;
 mod source;
 mod table_model;

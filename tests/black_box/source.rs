@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, extern_json};
 
@@ -128,5 +128,41 @@ impl Source {
             .map(|name| format!("http://{}/{name}", self.address))
             .collect();
         extern_json(&json!({"type": "http", "uris": uris}), signature)
+    }
+}
+
+/// Lines `{"k": k, "n": n}` for n in a range; k = n modulo 100.
+pub fn lines(range: std::ops::Range<i64>) -> String {
+    range
+        .map(|n| format!("{{\"k\":{},\"n\":{n}}}\n", n % 100))
+        .collect()
+}
+
+pub const JOIN: &str = "SELECT COUNT(*), SUM(a.n), SUM(b.n) FROM {a} a JOIN {b} b ON a.n = b.n";
+
+/// A join whose left side is read by two workers, and whose right side waits: its rows, and those of a join
+/// without trouble.
+pub struct Waiting {
+    pub source: Source,
+    pub sql: String,
+    pub rows: Value,
+}
+
+pub fn waiting_join() -> Waiting {
+    let source = Source::start(&[
+        ("a0", lines(0..3000)),
+        ("a1", lines(3000..6000)),
+        ("b", lines(1000..5000)),
+    ]);
+    source.close("b");
+    let signature = "k long, n long";
+    let sql = JOIN
+        .replace("{a}", &source.extern_table(&["a0", "a1"], signature))
+        .replace("{b}", &source.extern_table(&["b"], signature));
+    let sum: i64 = (1000..5000).sum();
+    Waiting {
+        source,
+        sql,
+        rows: json!([[4000, sum, sum]]),
     }
 }

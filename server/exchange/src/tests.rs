@@ -51,6 +51,7 @@ fn id(worker: u32) -> WorkOrderId {
         stage: StageNumber(0),
         worker: WorkerNumber(worker),
         attempt: AttemptNumber(0),
+        run: 0,
     }
 }
 

@@ -21,6 +21,7 @@ pub struct MemoryStore {
 struct Inner {
     tasks: BTreeMap<String, TaskRecord>,
     reports: BTreeMap<String, Vec<u8>>,
+    checkpoints: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
 }
 
 impl MetadataStore for MemoryStore {
@@ -64,6 +65,21 @@ impl MetadataStore for MemoryStore {
         Ok(task.clone())
     }
 
+    fn put_checkpoint(&self, task: &str, stage: u32, bytes: &[u8]) -> Result<(), MetadataError> {
+        let mut inner = self.inner.lock();
+        let stages = inner.checkpoints.entry(task.to_owned()).or_default();
+        stages.insert(stage, bytes.to_vec());
+        Ok(())
+    }
+
+    fn checkpoints(&self, task: &str) -> Result<Vec<Vec<u8>>, MetadataError> {
+        let inner = self.inner.lock();
+        let stages = inner.checkpoints.get(task);
+        Ok(stages
+            .map(|stages| stages.values().cloned().collect())
+            .unwrap_or_default())
+    }
+
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError> {
         let mut inner = self.inner.lock();
         let id = &publish.task.id;
@@ -79,6 +95,7 @@ impl MetadataStore for MemoryStore {
             .resolve(datasource, &self.segments.view(datasource))?;
         inner.tasks.insert(id.clone(), publish.task.clone());
         inner.reports.insert(id.clone(), publish.report.clone());
+        inner.checkpoints.remove(id);
         self.segments.change(datasource, &change.added, &change.removed);
         Ok(())
     }

@@ -15,12 +15,14 @@ use crate::view::{SegmentIndex, SegmentView, SegmentViews, UsedSegment};
 /// Bytes of pages that sled keeps in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Trees of sled: `tasks`, `reports` and `segments` (key: datasource, a zero byte, segment id).
+/// Trees of sled: `tasks`, `reports`, `segments` (key: datasource, a zero byte, segment id), and `checkpoints` of
+/// running tasks (key: task, a zero byte, stage).
 pub struct SledStore {
     db: sled::Db,
     tasks: sled::Tree,
     reports: sled::Tree,
     segments: sled::Tree,
+    checkpoints: sled::Tree,
     /// What `segments` holds, decoded.
     index: SegmentIndex,
     /// Held from deciding on a change until it is committed and in the index.
@@ -41,16 +43,30 @@ impl SledStore {
             db.open_tree("reports")?,
             db.open_tree("segments")?,
         );
+        let checkpoints = db.open_tree("checkpoints")?;
         let mut used = Vec::new();
         for entry in segments.iter() {
             let (key, bytes) = entry?;
             used.push(UsedSegment::new(decode(&text(&key), &bytes)?));
+        }
+        // A process that was killed while it ended a task may have left some.
+        for key in checkpoints.iter().keys() {
+            let key = key?;
+            let task = text(key.split(|byte| *byte == 0).next().unwrap_or_default());
+            let known = tasks.get(&task)?;
+            let known = known
+                .map(|bytes| decode::<TaskRecord>(&task, &bytes))
+                .transpose()?;
+            if known.is_none_or(|known| known.state != TaskState::Running) {
+                checkpoints.remove(key)?;
+            }
         }
         Ok(SledStore {
             db,
             tasks,
             reports,
             segments,
+            checkpoints,
             index: SegmentIndex::new(used),
             publishing: Mutex::new(()),
             ending: RwLock::new(None),
@@ -60,6 +76,10 @@ impl SledStore {
 
 fn segment_key(datasource: &str, id: &str) -> Vec<u8> {
     [datasource.as_bytes(), &[0], id.as_bytes()].concat()
+}
+
+fn checkpoints_prefix(task: &str) -> Vec<u8> {
+    [task.as_bytes(), &[0]].concat()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -136,6 +156,19 @@ impl MetadataStore for SledStore {
         Ok(task)
     }
 
+    fn put_checkpoint(&self, task: &str, stage: u32, bytes: &[u8]) -> Result<(), MetadataError> {
+        let mut key = checkpoints_prefix(task);
+        key.extend(stage.to_be_bytes());
+        self.checkpoints.insert(key, bytes)?;
+        self.db.flush()?;
+        Ok(())
+    }
+
+    fn checkpoints(&self, task: &str) -> Result<Vec<Vec<u8>>, MetadataError> {
+        let found = self.checkpoints.scan_prefix(checkpoints_prefix(task)).values();
+        found.map(|bytes| Ok(bytes?.to_vec())).collect()
+    }
+
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError> {
         let id = publish.task.id.as_str();
         let datasource = publish.task.datasource.as_str();
@@ -164,6 +197,9 @@ impl MetadataStore for SledStore {
             });
         *self.ending.write() = None;
         ended??;
+        for key in self.checkpoints.scan_prefix(checkpoints_prefix(id)).keys() {
+            self.checkpoints.remove(key?)?;
+        }
         Ok(())
     }
 }

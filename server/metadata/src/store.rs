@@ -30,6 +30,13 @@ pub trait MetadataStore: Send + Sync {
     /// Fails with `NotFound` or `Ended` when the task does not run.
     fn rerun_task(&self, id: &str) -> Result<TaskRecord, MetadataError>;
 
+    /// Notes how far a stage of a running task is, in place of what was noted before, for
+    /// whoever runs the task again. Gone when the task ends.
+    fn put_checkpoint(&self, task: &str, stage: u32, bytes: &[u8]) -> Result<(), MetadataError>;
+
+    /// What was noted of a task, by stage.
+    fn checkpoints(&self, task: &str) -> Result<Vec<Vec<u8>>, MetadataError>;
+
     /// Ends a running task: its record, its report and its segments, all or nothing.
     /// Fails with `NotFound` or `Ended` when the task does not run, with `OtherRun` for an earlier run of it, and with
     /// `NotLocked` when its locks do not cover its segments. Where appended segments stand is decided here, against

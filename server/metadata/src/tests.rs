@@ -167,12 +167,19 @@ async fn contract(store: &dyn MetadataStore) {
     assert_eq!(second.tasks[0].id, "a");
     assert_eq!(second.next, None);
 
+    for (stage, note) in [(1, "b"), (256, "c"), (0, "x"), (0, "a")] {
+        store.put_checkpoint("a", stage, note.as_bytes()).unwrap();
+    }
+    store.put_checkpoint("b", 0, b"other").unwrap();
+    assert_eq!(store.checkpoints("a").unwrap(), [b"a", b"b", b"c"]);
     store
         .publish(&publish(
             "a",
             append(vec![segment(0, "1", 0), segment(10, "1", 0)]).await,
         ))
         .unwrap();
+    assert_eq!(store.checkpoints("a").unwrap(), Vec::<Vec<u8>>::new());
+    assert_eq!(store.checkpoints("b").unwrap(), [b"other"]);
     assert_eq!(store.report("a").unwrap().unwrap(), b"report");
     assert_eq!(shown(store), [place(0, "1", 0), place(10, "1", 0)]);
     assert_eq!(store.segments("other").used().len(), 0);

@@ -8,13 +8,14 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint, Server};
 use tracing::{info, warn};
 use trilith_engine::limits;
-use trilith_engine::worker::{WorkerConfig, WorkerRuntime, wire};
+use trilith_engine::worker::{FinishedOrders, WorkerConfig, WorkerEvent, WorkerRuntime, wire};
 use trilith_exchange::DurableSettings;
 use trilith_input::Policy;
 use trilith_proto::pb::worker as pb;
@@ -28,7 +29,7 @@ use crate::parts::{ProcessLimits, StartError, memory_bounds, worker_config};
 use crate::server::{DRAIN_TIMEOUT, incoming};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 /// How long a new worker tries to find its server before it gives up.
 const FIRST_CONNECT_ATTEMPTS: u32 = 20;
 
@@ -83,16 +84,20 @@ pub async fn run(
     });
     ready(address);
     let mut session = Some((channel, terms));
+    let mut kept = Kept::default();
     while !shutdown.is_cancelled() {
         let Some((channel, terms)) = session.take() else {
-            // Joins again with a new session; whatever the old one held is gone.
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(RECONNECT_AFTER) => {}
-            }
-            match join(&endpoint, &register).await {
-                Ok(joined) => session = Some(joined),
-                Err(error) => warn!(%error, "the server cannot be reached"),
+                () = kept.expired() => {
+                    info!("the outputs that were finished when the server was lost are given up");
+                    kept = Kept::default();
+                    config.exchange.release_all();
+                }
+                joined = rejoin(&endpoint, &register) => match joined {
+                    Ok(joined) => session = Some(joined),
+                    Err(error) => warn!(%error, "the server cannot be reached"),
+                }
             }
             continue;
         };
@@ -104,8 +109,11 @@ pub async fn run(
             segment_directory: PathBuf::from(&terms.segment_directory),
             ..config.clone()
         };
-        if let Err(error) = serve(&config, channel, &terms, &shutdown).await {
-            warn!(%error, "lost the server; work is given up");
+        let held = std::mem::take(&mut kept).orders;
+        let (finished, ended) = serve(&config, channel, &terms, held, &shutdown).await;
+        if let Err(error) = ended {
+            warn!(%error, "lost the server; unfinished work is given up");
+            kept = Kept::new(finished, Duration::from_millis(u64::from(terms.lease_ms)));
         }
     }
     tracker.close();
@@ -119,6 +127,39 @@ pub async fn run(
         "Flight reads served"
     );
     Ok(())
+}
+
+/// Outputs of finished work, for a while after the server was lost: it may come back and want them.
+#[derive(Default)]
+struct Kept {
+    orders: FinishedOrders,
+    until: Option<Instant>,
+}
+
+impl Kept {
+    fn new(orders: FinishedOrders, lease: Duration) -> Kept {
+        Kept {
+            until: (!orders.is_empty()).then(|| Instant::now() + lease),
+            orders,
+        }
+    }
+
+    /// Waits until they are to be given up; for ever when there are none.
+    async fn expired(&self) {
+        match self.until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Joins again, with a new session.
+async fn rejoin(
+    endpoint: &Endpoint,
+    register: &pb::RegisterRequest,
+) -> Result<(Channel, pb::RegisterResponse), StartError> {
+    tokio::time::sleep(RECONNECT_AFTER).await;
+    join(endpoint, register).await
 }
 
 async fn first_session(
@@ -183,9 +224,26 @@ fn worker_parts(
     )
 }
 
-/// One session with the server, until it breaks or the process stops.
+/// One session with the server, until it breaks or the process stops. Returns what was finished by then.
 async fn serve(
     config: &WorkerConfig,
+    channel: Channel,
+    terms: &pb::RegisterResponse,
+    held: FinishedOrders,
+    shutdown: &CancellationToken,
+) -> (FinishedOrders, Result<(), StartError>) {
+    let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
+    let runtime = WorkerRuntime::new(config.clone(), events, shutdown.child_token());
+    runtime.hold(held);
+    let ended = converse(&runtime, &mut reports, channel, terms, shutdown).await;
+    stop(&runtime, reports).await;
+    (runtime.finished(), ended)
+}
+
+/// Takes orders and tells what becomes of them.
+async fn converse(
+    runtime: &Arc<WorkerRuntime>,
+    reports: &mut mpsc::Receiver<WorkerEvent>,
     channel: Channel,
     terms: &pb::RegisterResponse,
     shutdown: &CancellationToken,
@@ -202,8 +260,6 @@ async fn serve(
         .await??
         .into_inner();
     info!(worker = terms.worker_id, "joined the server");
-    let (events, mut reports) = mpsc::channel(limits::WORKER_QUEUE_CAPACITY);
-    let runtime = WorkerRuntime::new(config.clone(), events, shutdown.child_token());
     let mut beat = tokio::time::interval(Duration::from_millis(u64::from(
         terms.heartbeat_interval_ms.max(1),
     )));
@@ -231,21 +287,15 @@ async fn serve(
         #[allow(unreachable_code)]
         Ok::<(), StartError>(())
     };
-    let result = tokio::select! {
+    tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         result = upward => result,
         result = downward => result,
-    };
-    stop(&runtime, reports).await;
-    config.exchange.release_all();
-    result
+    }
 }
 
 /// Stops all work; what it still reports has no reader.
-async fn stop(
-    runtime: &Arc<WorkerRuntime>,
-    mut reports: mpsc::Receiver<trilith_engine::worker::WorkerEvent>,
-) {
+async fn stop(runtime: &Arc<WorkerRuntime>, mut reports: mpsc::Receiver<WorkerEvent>) {
     let drain = async { while reports.recv().await.is_some() {} };
     tokio::select! {
         () = runtime.stop() => {}

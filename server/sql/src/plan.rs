@@ -44,6 +44,8 @@ pub struct Statement {
     pub context: Map<String, Value>,
     /// Values of `?`, in order.
     pub parameters: Vec<SqlParameter>,
+    /// CURRENT_TIMESTAMP, in milliseconds since the epoch; none is the time of planning.
+    pub now_ms: Option<i64>,
 }
 
 /// The value of a `?`.
@@ -162,6 +164,8 @@ pub struct Planned {
     pub parameters: Vec<SqlParameter>,
     /// `sqlQueryId`, or a new one.
     pub query_id: String,
+    /// CURRENT_TIMESTAMP, in milliseconds since the epoch.
+    pub now_ms: i64,
 }
 
 impl Planned {
@@ -265,11 +269,12 @@ pub fn plan(
     let names = names::name_columns(&mut query, target.is_some());
     let original = (query.clone(), clustered_by.clone());
     let place = |name: &str| names::find(&original.0, name).or_else(|| names::find(&original.1, name));
-    rewrite::rewrite(&mut query, &context, &statement.parameters, now_ms())?;
+    let now_ms = statement.now_ms.unwrap_or_else(now_ms);
+    rewrite::rewrite(&mut query, &context, &statement.parameters, now_ms)?;
     let draft = match target {
         Some(target) => {
             let mut keys = clustered_by;
-            rewrite_keys(&mut keys, &context)?;
+            rewrite_keys(&mut keys, &context, now_ms)?;
             Some(ingest::draft(
                 target,
                 &mut query,
@@ -348,6 +353,7 @@ pub fn plan(
         sql,
         parameters: statement.parameters,
         query_id,
+        now_ms,
     })
 }
 
@@ -356,13 +362,17 @@ fn now_ms() -> i64 {
 }
 
 /// CLUSTERED BY expressions get the same rewrites as the query, so that equal ones stay equal.
-fn rewrite_keys(keys: &mut [sqlparser::ast::OrderByExpr], context: &QueryContext) -> Result<(), ApiError> {
+fn rewrite_keys(
+    keys: &mut [sqlparser::ast::OrderByExpr],
+    context: &QueryContext,
+    now_ms: i64,
+) -> Result<(), ApiError> {
     for key in keys {
         let mut query = statement::parse("SELECT 1")?.query;
         if let Some(select) = names::outer_select(&mut query.body) {
             select.projection = vec![sqlparser::ast::SelectItem::UnnamedExpr(key.expr.clone())];
         }
-        rewrite::rewrite(&mut query, context, &[], now_ms())?;
+        rewrite::rewrite(&mut query, context, &[], now_ms)?;
         if let Some(select) = names::outer_select(&mut query.body)
             && let Some(sqlparser::ast::SelectItem::UnnamedExpr(expr)) = select.projection.pop()
         {

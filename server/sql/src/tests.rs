@@ -56,6 +56,7 @@ fn planned(sql: &str, context: Value, engine: Engine) -> Result<Planned, ApiErro
         sql: sql.to_owned(),
         context,
         parameters: Vec::new(),
+        now_ms: None,
     };
     plan(
         statement,

@@ -17,12 +17,13 @@ use trilith_proto::interval;
 use trilith_sql::{Ingest, Planned};
 
 use super::Controller;
+use super::checkpoint::Resumable;
 use super::pool::ProcessId;
 use super::publish::PublishError;
 use super::state::JobState;
-use crate::kernel::{Action, Attempt, Event, Held, Outcome, Shape};
+use crate::kernel::{Action, Attempt, Event, Held, HeldStep, Outcome, Shape};
 use crate::stage::{StageGraph, StageSpec};
-use crate::worker::{WorkOrder, WorkerCommand, WorkerEvent};
+use crate::worker::{HeldOrder, WorkOrder, WorkerCommand, WorkerEvent};
 use crate::{limits, report};
 
 /// How often deadlines are looked at.
@@ -36,11 +37,16 @@ pub(crate) enum JobEvent {
     /// From one of its workers.
     Worker(WorkerEvent),
     /// What one of the processes holds of the job.
-    Held { process: ProcessId, orders: Vec<Held> },
+    Held {
+        process: ProcessId,
+        orders: Vec<HeldOrder>,
+    },
     /// A worker process is gone.
     ProcessLost { process: ProcessId, reason: String },
     /// Somebody asked to stop.
     Cancel(CancelReason),
+    /// The process stops, and the next one takes the task up again.
+    Leave,
 }
 
 /// Which task a job runs.
@@ -89,7 +95,9 @@ impl Job {
             fault_tolerant: planned.context.fault_tolerance(),
             max_concurrent_stages: planned.context.max_concurrent_stages(),
             // The runtime gives up first, and knows who is in the way.
-            lock_timeout_ms: super::publish::lock_patience_ms(&planned.context) as i64 + LOCK_SLACK_MS,
+            lock_timeout_ms: super::publish::lock_patience_ms(&planned.context) as i64
+                + controller.worker_lease.as_millis() as i64
+                + LOCK_SLACK_MS,
             start_timeout_ms: controller.task_start_timeout.as_millis() as i64,
             silence_ms: limits::ORDER_SILENCE_MS.max(2 * controller.worker_lease.as_millis() as i64),
             ..graph.shape()
@@ -160,21 +168,21 @@ pub(crate) async fn run(
         job,
         work: JoinSet::new(),
         done: None,
+        left: false,
+        takes_over: true,
+        keeps_outputs: false,
     };
     driver.lock_and_start(locks);
     let mut locked = true;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while driver.done.is_none() {
+    while driver.done.is_none() && !driver.left {
         tokio::select! {
             Some(event) = queue.recv() => driver.outside(event).await,
             Some(finished) = driver.work.join_next() => match finished {
                 Ok(Done::Event(event)) => driver.kernel(event).await,
                 Ok(Done::Orders { stage, first, orders }) => driver.send(stage, first, orders).await,
-                Ok(Done::Locked) => {
-                    driver.job.state.lock().started_ms = Some(now_ms());
-                    driver.kernel(Event::Started).await;
-                }
+                Ok(Done::Locked(found)) => driver.start(found).await,
                 Err(error) => {
                     let fault = Fault::unknown(format!("the controller failed: {error}"));
                     driver.kernel(Event::ControllerFailed { fault }).await;
@@ -189,8 +197,9 @@ pub(crate) async fn run(
         }
     }
     driver.work.shutdown().await;
-    if let Some(outcome) = driver.done.take() {
-        driver.controller.clone().finish(&driver.job, outcome).await;
+    match driver.done.take() {
+        Some(outcome) => driver.controller.clone().finish(&driver.job, outcome).await,
+        None => driver.controller.leave(&driver.job),
     }
     debug!(task = %driver.job.id, "job ended");
 }
@@ -203,7 +212,7 @@ enum Done {
         first: bool,
         orders: Vec<(ProcessId, WorkOrder)>,
     },
-    Locked,
+    Locked(Resumable),
 }
 
 struct Driver {
@@ -212,17 +221,37 @@ struct Driver {
     /// The controller's own work for the job: never more than a handful at once.
     work: JoinSet<Done>,
     done: Option<Outcome>,
+    /// The process stops; the task goes on in the next one.
+    left: bool,
+    /// The job has not started: what workers hold may be of an earlier run.
+    takes_over: bool,
+    /// A finished stage could not be noted: what it has read stays.
+    keeps_outputs: bool,
 }
 
 impl Driver {
     fn lock_and_start(&mut self, locks: Option<PendingLock>) {
         let (controller, job) = (Arc::clone(&self.controller), Arc::clone(&self.job));
         self.work.spawn(async move {
-            match controller.lock(&job, locks).await {
-                Ok(()) => Done::Locked,
+            let locked = async {
+                controller.lock(&job, locks).await?;
+                controller.resumable(&job).await
+            };
+            match locked.await {
+                Ok(found) => Done::Locked(found),
                 Err(fault) => Done::Event(Event::ControllerFailed { fault }),
             }
         });
+    }
+
+    async fn start(&mut self, found: Resumable) {
+        self.takes_over = false;
+        let stages = self.controller.take_over(&self.job, found);
+        self.job.state.lock().started_ms = Some(now_ms());
+        if !stages.is_empty() {
+            self.kernel(Event::Resumed { stages }).await;
+        }
+        self.kernel(Event::Started).await;
     }
 
     async fn outside(&mut self, event: JobEvent) {
@@ -233,13 +262,45 @@ impl Driver {
                 self.process_lost(process, Vec::new(), &reason).await
             }
             JobEvent::Cancel(reason) => self.kernel(Event::Cancel { reason }).await,
+            // What is being published is seen through.
+            JobEvent::Leave => self.left = !self.job.state.lock().kernel.is_publishing(),
+        }
+    }
+
+    /// Notes who holds outputs of an earlier run.
+    fn claim(&self, process: ProcessId, orders: Vec<HeldOrder>) {
+        let mut state = self.job.state.lock();
+        let finished = orders
+            .into_iter()
+            .filter(|order| order.step == HeldStep::OutputReady);
+        for order in finished {
+            state.claims.insert(order.id, process);
         }
     }
 
     /// Answers go to the process that holds the orders: their workers may be elsewhere by now.
-    async fn held(&mut self, process: ProcessId, orders: Vec<Held>) {
+    async fn held(&mut self, process: ProcessId, orders: Vec<HeldOrder>) {
+        if self.takes_over {
+            self.claim(process, orders);
+            self.job.changed();
+            return;
+        }
         let (actions, ranges) = {
             let mut state = self.job.state.lock();
+            let (current, stale): (Vec<_>, Vec<_>) = orders
+                .into_iter()
+                .partition(|order| state.is_current(&order.id, process));
+            for HeldOrder { id, .. } in stale {
+                self.controller
+                    .pool
+                    .try_send(process, WorkerCommand::Release { id });
+            }
+            let orders = current.iter().map(|held| Held {
+                stage: held.id.stage,
+                order: attempt(&held.id),
+                step: held.step,
+            });
+            let orders = orders.collect();
             let actions = state.kernel.on_event(Event::Held { orders }, now_ms());
             let ranges: Vec<_> = state.stages.iter().map(|run| run.ranges.clone()).collect();
             (actions, ranges)
@@ -272,14 +333,18 @@ impl Driver {
     async fn process_lost(&mut self, process: ProcessId, unsent: Vec<WorkerNumber>, reason: &str) {
         let mut lost = unsent;
         let mut worker_task_id = None;
-        for worker in &mut self.job.state.lock().workers {
-            if worker.process == process && worker.state == "RUNNING" {
-                worker.state = "FAILED";
-                worker.ended_ms.get_or_insert(now_ms());
-                lost.push(worker.number);
-            }
-            if lost.contains(&worker.number) {
-                worker_task_id.get_or_insert_with(|| worker.task_id.clone());
+        {
+            let mut state = self.job.state.lock();
+            state.claims.retain(|_, holder| *holder != process);
+            for worker in &mut state.workers {
+                if worker.process == process && worker.state == "RUNNING" {
+                    worker.state = "FAILED";
+                    worker.ended_ms.get_or_insert(now_ms());
+                    lost.push(worker.number);
+                }
+                if lost.contains(&worker.number) {
+                    worker_task_id.get_or_insert_with(|| worker.task_id.clone());
+                }
             }
         }
         if let Some(worker_task_id) = worker_task_id {
@@ -414,6 +479,8 @@ impl Driver {
             stamp_ready(&mut state);
             actions
         };
+        // Before anything that was read is removed.
+        self.keeps_outputs |= !self.controller.note_finished(&self.job).await;
         for action in actions {
             self.act(action).await;
         }
@@ -496,6 +563,9 @@ impl Driver {
                     })
                 });
             }
+            Action::Release { stage } if self.keeps_outputs => {
+                debug!(task = %job.id, stage = stage.0, "the output of a stage remains until the task ends");
+            }
             Action::Release { stage } => {
                 controller.release_durable(&job, stage);
                 let orders: Vec<_> = {
@@ -561,11 +631,19 @@ fn attempt(id: &WorkOrderId) -> Attempt {
 }
 
 fn order_id(job: &Job, stage: StageNumber, order: Attempt) -> WorkOrderId {
+    let state = job.state.lock();
+    let run = state.stages.get(stage.0 as usize);
+    let known = run.and_then(|run| run.workers.get(&order.worker));
+    // It may be of an earlier run.
+    if let Some(id) = known.filter(|id| id.attempt == order.number) {
+        return id.clone();
+    }
     WorkOrderId {
         task: job.id.clone(),
         stage,
         worker: order.worker,
         attempt: order.number,
+        run: job.run,
     }
 }
 

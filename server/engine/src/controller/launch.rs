@@ -120,6 +120,7 @@ impl Controller {
                 stage: number,
                 worker: attempt.worker,
                 attempt: attempt.number,
+                run: job.run,
             };
             state.counters.remove(&(number.0, attempt.worker.0));
             state.stages[number.0 as usize]
@@ -420,7 +421,7 @@ fn of_attempt(mut sink: Sink, run: u32, attempt: Attempt) -> Sink {
     sink
 }
 
-fn worker_state(
+pub(super) fn worker_state(
     job: &Job,
     number: WorkerNumber,
     attempt: u32,

@@ -1,6 +1,7 @@
 //! The controller: accepts statements, runs them as jobs on worker slots, records how they ended.
 
 mod catalog;
+mod checkpoint;
 mod durable;
 mod explain;
 mod job;
@@ -35,7 +36,6 @@ use trilith_proto::fault::CancelReason;
 use trilith_proto::id::TaskId;
 use trilith_proto::interval::parse_instant;
 
-use crate::kernel::{Attempt, Held};
 use crate::limits;
 use crate::worker::{HeldOrder, WorkerCommand, WorkerConfig, WorkerEvent, WorkerRuntime};
 use job::{Job, JobEvent};
@@ -219,18 +219,9 @@ impl Controller {
 
     /// Compares what a process holds with what its jobs know, and has it drop what belongs to no job.
     pub fn on_heartbeat(&self, process: ProcessId, held: Vec<HeldOrder>) {
-        let mut by_task: HashMap<TaskId, Vec<Held>> = HashMap::new();
-        for HeldOrder { id, step } in held {
-            let order = Attempt {
-                worker: id.worker,
-                number: id.attempt,
-            };
-            let held = Held {
-                stage: id.stage,
-                order,
-                step,
-            };
-            by_task.entry(id.task).or_default().push(held);
+        let mut by_task: HashMap<TaskId, Vec<HeldOrder>> = HashMap::new();
+        for order in held {
+            by_task.entry(order.id.task.clone()).or_default().push(order);
         }
         for (task, orders) in by_task {
             let job = self.jobs.lock().get(&task).cloned();
@@ -299,10 +290,15 @@ impl Controller {
         }
     }
 
-    /// Cancels every job, waits for the ends to be recorded, and stops the local worker.
+    /// Ends every job and stops the local worker. Tasks that the next process can take up again stay as they are;
+    /// the others are cancelled, and their ends recorded.
     pub async fn stop(&self) {
         for job in self.running() {
-            job.notify(JobEvent::Cancel(CancelReason::TaskShutdown)).await;
+            job.notify(match restart::can_run_again(&job.planned) {
+                true => JobEvent::Leave,
+                false => JobEvent::Cancel(CancelReason::TaskShutdown),
+            })
+            .await;
         }
         self.tracker.close();
         for job in self.running() {

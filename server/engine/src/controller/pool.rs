@@ -224,6 +224,26 @@ impl WorkerPool {
         }
     }
 
+    /// Takes a slot of this process, if one is free: its outputs are worth more than a place in the queue.
+    pub fn try_acquire_at(&self, id: ProcessId) -> Option<SlotLease> {
+        let mut slots = self.shared.slots.lock();
+        let process = slots.processes.get_mut(&id)?;
+        if process.busy == process.slots {
+            return None;
+        }
+        process.busy += 1;
+        Some(SlotLease {
+            shared: Arc::clone(&self.shared),
+            process: id,
+            address: process.address.clone(),
+        })
+    }
+
+    /// The process is there.
+    pub fn has(&self, id: ProcessId) -> bool {
+        self.shared.slots.lock().processes.contains_key(&id)
+    }
+
     /// Takes `count` slots, or all that there are if that is less, as soon as that many are free at once and
     /// nobody comes first. None after `patience`. Dropping the future gives the place in the queue up.
     pub async fn acquire(&self, count: usize, priority: i32, patience: Duration) -> Option<Vec<SlotLease>> {
@@ -441,6 +461,23 @@ mod tests {
         assert_eq!(served(&mut three).unwrap().len(), 1);
         drop(held);
         assert_eq!(pool.capacity(), Capacity { slots: 1, busy: 0 });
+    }
+
+    #[tokio::test]
+    async fn a_slot_of_one_process_only() {
+        let pool = WorkerPool::default();
+        let (first, second) = (add(&pool, 1), add(&pool, 3));
+        let held = pool.try_acquire_at(first).unwrap();
+        assert_eq!(held.process(), first);
+        assert!(pool.try_acquire_at(first).is_none());
+        let mut all = ask(&pool, 4, 50);
+        assert!(served(&mut all).is_none());
+        assert!(pool.try_acquire_at(second).is_some());
+        drop(held);
+        assert_eq!(served(&mut all).unwrap().len(), 4);
+        pool.remove(first);
+        assert!(!pool.has(first) && pool.has(second));
+        assert!(pool.try_acquire_at(first).is_none());
     }
 
     #[tokio::test]

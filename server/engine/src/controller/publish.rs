@@ -465,7 +465,11 @@ impl Controller {
         }
         self.allocator.release(job.id.as_str());
         self.clean_durable(job, matches!(outcome, Outcome::Success)).await;
-        // Slots and locks are free again from here.
+        self.leave(job);
+    }
+
+    /// Frees slots and locks of a job, and forgets it.
+    pub(crate) fn leave(&self, job: &Job) {
         let held = {
             let mut state = job.state.lock();
             let workers = state.workers.iter_mut();

@@ -1,7 +1,7 @@
 //! What becomes of the tasks that ran when the process before this one stopped.
 //!
-//! Tasks with `faultTolerance` run again, under their ids, oldest first; the others end. A task runs again from its
-//! start: `Controller::run_again` is the place that could keep finished stages whose outputs still exist.
+//! Tasks with `faultTolerance` run again, under their ids, oldest first; the others end. What they had finished is kept
+//! if it is still there (`checkpoint`).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use trilith_metadata::{Change, MetadataError, MetadataStore, Publish, TaskFilter
 use trilith_proto::fault::Fault;
 use trilith_proto::id::TaskId;
 use trilith_proto::pb::task as pb;
-use trilith_sql::{MASK, QueryContext, SqlParameter, Statement};
+use trilith_sql::{MASK, Planned, QueryContext, SqlParameter, Statement};
 
 use super::Controller;
 use super::job::{self, Job, Origin};
@@ -50,6 +50,11 @@ fn obstacle(task: &TaskRecord) -> Option<&'static str> {
         "The server stopped while the task was running, and the task cannot run again by itself, because passwords \
          are not stored. Submit it again.",
     )
+}
+
+/// A later process takes the task up again.
+pub(super) fn can_run_again(planned: &Planned) -> bool {
+    planned.context.fault_tolerance() && !planned.sql.contains(MASK)
 }
 
 fn end(store: &dyn MetadataStore, mut task: TaskRecord, fault: &Fault) -> Result<(), MetadataError> {
@@ -91,6 +96,7 @@ fn statement(task: &TaskRecord) -> Statement {
         sql: task.sql.clone(),
         context,
         parameters: parameters.collect(),
+        now_ms: Some(task.created_ms),
     }
 }
 

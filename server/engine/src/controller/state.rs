@@ -55,6 +55,8 @@ pub struct StageRun {
     pub worker_count: u32,
     /// Work orders, by worker: the newest attempt of each.
     pub workers: BTreeMap<WorkerNumber, WorkOrderId>,
+    /// Those that the store knows to be finished.
+    pub noted: Vec<WorkOrderId>,
     /// Key statistics, by worker, until they are merged.
     pub statistics: BTreeMap<WorkerNumber, Vec<BucketStatistics>>,
     /// Some cluster key held several values in one row.
@@ -111,6 +113,8 @@ pub struct JobState {
     pub former_workers: Vec<WorkerState>,
     /// Stages, by number.
     pub stages: Vec<StageRun>,
+    /// Finished outputs of an earlier run, and the processes that say they hold them; until the job starts.
+    pub claims: BTreeMap<WorkOrderId, ProcessId>,
     /// (sequence, counters) by stage and worker.
     pub counters: BTreeMap<(u32, u32), (u64, Vec<pb::Counter>)>,
     /// Verbose warnings.
@@ -149,6 +153,7 @@ impl JobState {
             workers: Vec::new(),
             former_workers: Vec::new(),
             stages,
+            claims: BTreeMap::new(),
             counters: BTreeMap::new(),
             warnings: Vec::new(),
             targets: Vec::new(),
@@ -173,14 +178,23 @@ impl JobState {
         };
         run.workers
             .iter()
-            .filter_map(|(number, id)| {
-                let worker = self.workers.get(number.0 as usize)?;
-                Some(StageSource {
-                    address: Some(worker.address.clone()),
-                    id: id.clone(),
-                    durable,
-                })
+            .map(|(number, id)| StageSource {
+                // Durable outputs may be older than all workers of this run.
+                address: self
+                    .workers
+                    .get(number.0 as usize)
+                    .map(|worker| worker.address.clone()),
+                id: id.clone(),
+                durable,
             })
             .collect()
+    }
+
+    /// The newest order of its worker and stage, on the process where that worker is.
+    pub(crate) fn is_current(&self, id: &WorkOrderId, process: ProcessId) -> bool {
+        let run = self.stages.get(id.stage.0 as usize);
+        let worker = self.workers.get(id.worker.0 as usize);
+        run.and_then(|run| run.workers.get(&id.worker)) == Some(id)
+            && worker.is_some_and(|worker| worker.process == process)
     }
 }

@@ -144,7 +144,7 @@ impl Controller {
         let task_id = TaskId::from(format!("query-{}", prepared.planned.query_id));
         let origin = Origin {
             id: task_id.clone(),
-            created_ms: job::now_ms(),
+            created_ms: prepared.planned.now_ms,
             run: 0,
         };
         let (job, queue) = Job::new(origin, prepared.planned, prepared.graph, self);

@@ -111,9 +111,23 @@ pub struct Held {
     pub step: HeldStep,
 }
 
+/// A stage that an earlier run of the job finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedStage {
+    /// Which stage.
+    pub stage: StageNumber,
+    /// Whose outputs can still be read; none when all who would read them have finished too, so that the outputs may be
+    /// gone.
+    pub outputs: Option<Vec<Attempt>>,
+    /// Output partitions.
+    pub partition_count: u32,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// Work of an earlier run of the job, which need not be done again. Only before `Started`.
+    Resumed { stages: Vec<FinishedStage> },
     /// The job may start: its locks are held.
     Started,
     /// Work orders of a stage were sent to these workers, as their first attempts.

@@ -11,6 +11,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use events::{Action, Attempt, Event, Held, HeldStep, Outcome, Phase, Shape, StageShape};
+pub use events::{Action, Attempt, Event, FinishedStage, Held, HeldStep, Outcome, Phase, Shape, StageShape};
 pub use progress::StageProgress;
 pub use state::Kernel;

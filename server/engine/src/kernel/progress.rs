@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use trilith_proto::id::{AttemptNumber, WorkerNumber};
 
-use super::events::{Attempt, Phase};
+use super::events::{Attempt, FinishedStage, Phase};
 
 /// How far one work order is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +80,32 @@ impl StageProgress {
             boundaries: Boundaries::None,
             stale_launch: false,
             released: false,
+        }
+    }
+
+    /// Takes over what an earlier run of the job finished.
+    pub(super) fn resume(&mut self, finished: &FinishedStage, now_ms: i64) {
+        self.start = Start::Launched;
+        self.boundaries = Boundaries::Cut;
+        self.partition_count = finished.partition_count;
+        match &finished.outputs {
+            Some(outputs) => {
+                let order = |attempt: &Attempt| Order {
+                    attempt: attempt.number,
+                    step: OrderStep::OutputReady,
+                    gone: false,
+                    not_before_ms: 0,
+                    seen_ms: now_ms,
+                };
+                self.orders = outputs
+                    .iter()
+                    .map(|attempt| (attempt.worker, order(attempt)))
+                    .collect();
+            }
+            None => {
+                self.released = true;
+                self.phase = Phase::Finished;
+            }
         }
     }
 

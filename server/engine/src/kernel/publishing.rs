@@ -17,7 +17,7 @@ impl Kernel {
     }
 
     /// Nothing stops the job any more: segments are being published, or the store is asked whether they were.
-    pub(super) fn is_publishing(&self) -> bool {
+    pub fn is_publishing(&self) -> bool {
         self.step == Step::Settling || (self.step == Step::Publishing && self.shape.publishes)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use trilith_proto::fault::{CancelReason, Fault, FaultCode};
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkerNumber};
 
-use super::events::{Action, Attempt, Event, Outcome, Phase, Shape};
+use super::events::{Action, Attempt, Event, FinishedStage, Outcome, Phase, Shape};
 use super::progress::{Boundaries, Order, OrderStep, StageProgress, Start};
 use crate::limits;
 
@@ -87,6 +87,7 @@ impl Kernel {
         }
         self.forgive_gap(now_ms);
         let mut actions = match event {
+            Event::Resumed { stages } => self.resumed(&stages, now_ms),
             Event::Started => self.started(),
             Event::Launched { stage, workers } => self.launched(stage, &workers, now_ms),
             Event::Relaunched { stage, orders } => self.relaunched(stage, &orders, now_ms),
@@ -121,6 +122,18 @@ impl Kernel {
         for (progress, shape) in self.stages.iter_mut().zip(&self.shape.stages) {
             progress.phase = progress.derive_phase(shape.gathers_statistics);
         }
+    }
+
+    fn resumed(&mut self, stages: &[FinishedStage], now_ms: i64) -> Vec<Action> {
+        if self.step != Step::Waiting {
+            return Vec::new();
+        }
+        for finished in stages {
+            if let Some(progress) = self.stages.get_mut(finished.stage.0 as usize) {
+                progress.resume(finished, now_ms);
+            }
+        }
+        Vec::new()
     }
 
     fn started(&mut self) -> Vec<Action> {

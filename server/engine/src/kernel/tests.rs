@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use trilith_proto::fault::{CancelReason, Fault, FaultCode};
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkerNumber};
 
-use super::{Action, Attempt, Event, Kernel, Outcome, Phase, Shape, StageShape};
+use super::{Action, Attempt, Event, FinishedStage, Kernel, Outcome, Phase, Shape, StageShape};
 
 fn ingest_shape() -> Shape {
     Shape {
@@ -409,4 +409,77 @@ proptest! {
         prop_assert!(ends <= 1 && publishes <= 1);
         prop_assert_eq!(ends == 1, kernel.is_done());
     }
+}
+
+fn resumed(outputs: Option<Vec<Attempt>>) -> Event {
+    let stage = FinishedStage {
+        stage: S0,
+        outputs,
+        partition_count: 3,
+    };
+    Event::Resumed { stages: vec![stage] }
+}
+
+#[test]
+fn what_an_earlier_run_finished_is_not_launched_again() {
+    let shape = Shape {
+        fault_tolerant: true,
+        ..select_shape()
+    };
+    let second = Attempt {
+        worker: W0,
+        number: AttemptNumber(1),
+    };
+    let mut kernel = Kernel::new(shape.clone());
+    assert!(
+        kernel
+            .on_event(resumed(Some(vec![second, first(W1)])), 0)
+            .is_empty()
+    );
+    let launch = kernel.on_event(Event::Started, 0);
+    assert_eq!(launch, [Action::Launch { stage: S1 }]);
+    assert_eq!(kernel.stages()[0].phase, Phase::ResultsReady);
+    // Too late: the job has started.
+    let mut late = Kernel::new(shape.clone());
+    late.on_event(Event::Started, 0);
+    late.on_event(resumed(Some(vec![first(W0)])), 0);
+    assert_eq!(late.stages()[0].phase, Phase::ReadingInput);
+    // Its worker is lost after all.
+    kernel.on_event(launched(S1, &[W0]), 0);
+    let lost = kernel.on_event(
+        Event::WorkersLost {
+            workers: vec![W0],
+            worker_task_id: "w".to_owned(),
+            reason: "gone".to_owned(),
+        },
+        1,
+    );
+    let third = Attempt {
+        worker: W0,
+        number: AttemptNumber(2),
+    };
+    assert!(lost.contains(&Action::Relaunch {
+        stage: S0,
+        orders: vec![third],
+    }));
+}
+
+#[test]
+fn outputs_that_nobody_needs_any_more_may_be_gone() {
+    let mut shape = Shape {
+        fault_tolerant: true,
+        ..select_shape()
+    };
+    shape.stages.iter_mut().for_each(|stage| stage.durable = true);
+    let mut kernel = Kernel::new(shape);
+    kernel.on_event(resumed(None), 0);
+    let last = FinishedStage {
+        stage: S1,
+        outputs: Some(vec![first(W0)]),
+        partition_count: 1,
+    };
+    kernel.on_event(Event::Resumed { stages: vec![last] }, 0);
+    assert_eq!(kernel.on_event(Event::Started, 0), [Action::Publish]);
+    let phases: Vec<Phase> = kernel.stages().iter().map(|stage| stage.phase).collect();
+    assert_eq!(phases, [Phase::Finished, Phase::ResultsReady]);
 }

@@ -15,5 +15,5 @@ pub use order::{
 };
 pub(crate) use run::Running;
 pub(crate) use runtime::localized;
-pub use runtime::{WorkerConfig, WorkerRuntime};
+pub use runtime::{FinishedOrders, WorkerConfig, WorkerRuntime};
 pub use warnings::ParseWarnings;

@@ -22,6 +22,7 @@ use super::held::OrderStatus;
 use super::memory::MemoryBounds;
 use super::order::{HeldOrder, WorkOrder, WorkerCommand, WorkerEvent};
 use super::run;
+use crate::kernel::HeldStep;
 use crate::trace;
 
 /// What every work order of a process shares.
@@ -69,6 +70,17 @@ pub struct WorkerRuntime {
     orders: Mutex<HashMap<WorkOrderId, OrderHandle>>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
+}
+
+/// Finished orders whose outputs a process still holds after it has lost its server.
+#[derive(Default)]
+pub struct FinishedOrders(Vec<(WorkOrderId, Arc<OrderStatus>)>);
+
+impl FinishedOrders {
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// An order from its start until nobody wants its output any more.
@@ -175,6 +187,33 @@ impl WorkerRuntime {
         }
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Finished orders, once all others have stopped.
+    pub fn finished(&self) -> FinishedOrders {
+        let orders = self.orders.lock();
+        let finished = orders
+            .iter()
+            .filter(|(_, order)| order.status.step() == HeldStep::OutputReady);
+        FinishedOrders(
+            finished
+                .map(|(id, order)| (id.clone(), Arc::clone(&order.status)))
+                .collect(),
+        )
+    }
+
+    /// Goes on holding outputs of an earlier session; whoever asks for them next decides what becomes of them.
+    pub fn hold(&self, finished: FinishedOrders) {
+        let mut orders = self.orders.lock();
+        for (id, status) in finished.0 {
+            let handle = OrderHandle {
+                cancel: self.shutdown.child_token(),
+                boundaries: None,
+                status,
+                runs: false,
+            };
+            orders.insert(id, handle);
+        }
     }
 
     fn cancel_task(&self, task: &TaskId) {

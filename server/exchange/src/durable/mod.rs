@@ -305,7 +305,13 @@ fn worker(area: DurableArea, id: &WorkOrderId) -> Path {
 }
 
 fn attempt(area: DurableArea, id: &WorkOrderId) -> Path {
-    worker(area, id).join(PathPart::from(format!("taskId_{}", id.worker_task_id())))
+    let task = id.worker_task_id();
+    // A worker of an earlier run may not know yet that the run has ended: it must not touch what is newer.
+    let name = match id.run {
+        0 => format!("taskId_{task}"),
+        run => format!("taskId_{task}_r{run}"),
+    };
+    worker(area, id).join(PathPart::from(name))
 }
 
 fn part(area: DurableArea, id: &WorkOrderId, number: u32) -> Path {

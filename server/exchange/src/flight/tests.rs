@@ -116,6 +116,7 @@ fn id() -> WorkOrderId {
         stage: StageNumber(0),
         worker: WorkerNumber(0),
         attempt: AttemptNumber(0),
+        run: 0,
     }
 }
 

@@ -48,5 +48,6 @@ pub(crate) fn statement(
         sql,
         context,
         parameters,
+        now_ms: None,
     })
 }
