@@ -451,6 +451,15 @@ impl Fault {
         Fault::new(FaultCode::QueryNotSupported, json!({}), message)
     }
 
+    /// GROUP BY met a row of several values where it takes none apart.
+    pub fn unexpected_multi_value(column: &str) -> Fault {
+        let own = json!({"druidErrorCode": "general", "persona": "USER", "category": "RUNTIME_FAILURE"});
+        let message = format!(
+            "Column [{column}] is a multi-value string, and groupByEnableMultiValueUnnesting is set to false. Wrap the column using MV_TO_ARRAY() to proceed further, or set groupByEnableMultiValueUnnesting to true."
+        );
+        Fault::new(FaultCode::DruidException, own, message)
+    }
+
     /// One row is larger than a frame.
     pub fn row_too_large(max: u64) -> Fault {
         let message = format!("A row is larger than {max} bytes. Raise maxFrameSize.");

@@ -179,6 +179,16 @@ impl Granularity {
             .map(|found| found.0)
     }
 
+    /// The granularity that has this interval as one bucket, the finest first.
+    pub fn of(interval: &Interval) -> Option<Granularity> {
+        if *interval == ETERNITY {
+            return Some(Granularity::All);
+        }
+        let all = GRANULARITIES.iter().map(|found| found.0);
+        let mut all = all.filter(|granularity| granularity.bucket(interval.start_ms) == *interval);
+        all.next()
+    }
+
     /// Reads "P1D", "PT1H", … ("P7D" is a week).
     pub fn from_period(period: &str) -> Option<Granularity> {
         if period.eq_ignore_ascii_case("P7D") {

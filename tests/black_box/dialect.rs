@@ -104,6 +104,15 @@ async fn types_and_nulls() {
             "SELECT SUM(x) FROM (VALUES (9223372036854775807), (1)) AS t(x)",
             json!([[i64::MIN]]),
         ),
+        // Results of a COALESCE have one type.
+        (
+            "SELECT COALESCE(dim2, 1), NVL(l1, 'x'), COALESCE(l1, m1, 0) FROM foo WHERE dim1 IN ('10.1', 'def')",
+            json!([["1", "325323", 325323.0], ["abc", "x", 5.0]]),
+        ),
+        (
+            "SELECT SUM(cnt) AS cnt FROM foo GROUP BY dim2 ORDER BY SUM(cnt) DESC, dim2 LIMIT 2",
+            json!([[2], [2]]),
+        ),
         (
             "SELECT COUNT(*), SUM(l1), AVG(l1), MIN(m1) FROM foo WHERE dim1 = 'nope'",
             json!([[0, null, null, null]]),
@@ -300,6 +309,23 @@ async fn relations() {
             json!({}),
             "WITH TIES",
         ),
+        ("SELECT n FROM a TABLESAMPLE (10)", json!({}), "TABLESAMPLE"),
+        (
+            "SELECT COUNT(DISTINCT n, ch) FROM a",
+            json!({}),
+            "takes one column",
+        ),
+        ("SELECT __time - __time FROM a", json!({}), "TIMESTAMPDIFF"),
+        (
+            "INSERT INTO x VALUES (1) PARTITIONED BY ALL",
+            json!({}),
+            "requires columns to be named",
+        ),
+        (
+            "SELECT BLOOM_FILTER(ch, 100) FROM a",
+            json!({}),
+            "in an extension that this server does not have",
+        ),
         ("SET maxNumTasks = 3", json!({}), "SET is no statement"),
         ("SET maxNumTasks = 1 + 2; SELECT 1", json!({}), "needs a literal"),
         ("SELECT LOOKUP(ch, 'l') FROM a", json!({}), "Lookup [l] not found"),
@@ -403,6 +429,16 @@ async fn windows() {
             "SELECT SUM(x) OVER (ORDER BY i ROWS BETWEEN x PRECEDING AND CURRENT ROW) FROM v",
             json!({}),
             "literal numbers",
+        ),
+        (
+            "SELECT i FROM v WHERE ROW_NUMBER() OVER (ORDER BY i) = 1",
+            json!({}),
+            "not allowed in WHERE",
+        ),
+        (
+            "SELECT LAG(x, i) OVER (ORDER BY i) FROM v",
+            json!({}),
+            "needs a literal number",
         ),
         (
             "SELECT ROW_NUMBER() FROM v",
@@ -650,4 +686,148 @@ async fn only_segments_that_can_have_rows_are_read() {
             "{sql} {context}"
         );
     }
+}
+
+/// Start, rows and shard spec of each segment that is there.
+async fn layout(server: &Server, table: &str) -> Vec<Vec<Value>> {
+    let sql = format!(
+        "SELECT \"start\", num_rows, shard_spec FROM sys.segments WHERE datasource = '{table}' AND is_overshadowed = 0 ORDER BY 1, partition_num"
+    );
+    server.rows(&sql).await
+}
+
+#[tokio::test]
+async fn delete_keeps_the_layout() {
+    let server = Server::start(&["--worker-slots", "2"]);
+    // Three days of 40 rows, four segments a day by k.
+    let data: String = (0..120)
+        .map(|n| {
+            format!(
+                "{{\"t\":\"2024-01-0{}T00:00:00Z\",\"k\":\"k{:02}\",\"n\":{n}}}\n",
+                n / 40 + 1,
+                n % 40
+            )
+        })
+        .collect();
+    let rows = inline(&data, "t string, k string, n long");
+    let load = format!(
+        "REPLACE INTO d OVERWRITE ALL SELECT TIME_PARSE(t) AS __time, n, k FROM {rows} PARTITIONED BY DAY CLUSTERED BY k"
+    );
+    let by_key = json!({"rowsPerSegment": 10, "forceSegmentSortByTime": false});
+    server.run(&load, by_key).await;
+    let before = layout(&server, "d").await;
+    assert_eq!(before.len(), 12);
+    let delete =
+        "DELETE FROM d WHERE __time < TIMESTAMP '2024-01-03' AND k < 'k10' AND (n % 2 = 0 OR n = 41)";
+    let explain = format!("EXPLAIN PLAN FOR {delete}");
+    let (_, text) = server.post("/druid/v2/sql/task", json!({"query": explain})).await;
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let plan: Value = serde_json::from_str(answer[0]["PLAN"].as_str().unwrap()).unwrap();
+    let replaces = &plan[0]["replaces"];
+    // Two of the three days.
+    assert_eq!(
+        (
+            &replaces["numSegments"],
+            &replaces["minRows"],
+            &replaces["maxRows"]
+        ),
+        (&json!(8), &json!(80), &json!(80)),
+        "{replaces}"
+    );
+    server.run(delete, json!({})).await;
+    let kept: Vec<Vec<Value>> = (0..120)
+        .filter(|n| n / 40 == 2 || n % 40 >= 10 || n % 2 != 0 && *n != 41)
+        .map(|n| vec![json!(n)])
+        .collect();
+    assert_eq!(server.rows("SELECT n FROM d ORDER BY 1").await, kept);
+    let after = layout(&server, "d").await;
+    // The third day was not touched.
+    assert_eq!(after[after.len() - 4..], before[8..]);
+    assert!(after.len() >= 9, "{after:?}");
+    for segment in &after {
+        let spec: Value = serde_json::from_str(segment[2].as_str().unwrap()).unwrap();
+        assert_eq!(
+            (&spec["type"], &spec["dimensions"]),
+            (&json!("range"), &json!(["k"])),
+            "{segment:?}"
+        );
+    }
+    // Rows lie by k, not by time.
+    let first = server
+        .rows("SELECT k FROM d WHERE __time < TIMESTAMP '2024-01-02' LIMIT 3")
+        .await;
+    assert_eq!(first, [[json!("k01")], [json!("k03")], [json!("k05")]]);
+    // Nothing to delete changes nothing; a whole day leaves a tombstone; all leave nothing.
+    server
+        .run("DELETE FROM d WHERE __time > TIMESTAMP '2030-01-01'", json!({}))
+        .await;
+    assert_eq!(layout(&server, "d").await, after);
+    server
+        .run("DELETE FROM d WHERE __time >= TIMESTAMP '2024-01-03'", json!({}))
+        .await;
+    let last = layout(&server, "d").await.pop().unwrap();
+    assert_eq!(
+        (&last[0], &last[1]),
+        (&json!("2024-01-03T00:00:00.000Z"), &json!(0))
+    );
+    server.run("DELETE FROM d", json!({})).await;
+    assert_eq!(server.count("d").await, 0);
+    let refused = [
+        (
+            "DELETE FROM d, d x WHERE d.n = 1",
+            json!({}),
+            "DELETE takes one datasource",
+        ),
+        ("DELETE d", json!({}), "expected [FROM]"),
+        ("DELETE FROM sys.segments", json!({}), "not a Druid datasource"),
+        ("DELETE FROM nope", json!({}), "Object 'nope' not found"),
+        (
+            "DELETE FROM d WHERE nope = 1",
+            json!({}),
+            "Column 'nope' not found",
+        ),
+    ];
+    refuses(&server, &refused).await;
+}
+
+#[tokio::test]
+async fn delete_keeps_a_rollup_and_explain_counts_what_a_replace_drops() {
+    let server = Server::start(&["--worker-slots", "1"]);
+    edits(&server, "a").await;
+    let rollup = "REPLACE INTO r OVERWRITE ALL SELECT FLOOR(__time TO DAY) AS __time, ch, COUNT(*) AS c, MAX(n) AS m FROM a GROUP BY 1, 2 PARTITIONED BY DAY";
+    let context = json!({"finalizeAggregations": false, "groupByEnableMultiValueUnnesting": false});
+    server.run(rollup, context).await;
+    let metrics = "SELECT metrics, num_rows FROM sys.segments WHERE datasource = 'r' AND is_overshadowed = 0 AND num_rows > 0 ORDER BY \"start\"";
+    let metric = json!("[\"c\",\"m\"]");
+    assert_eq!(
+        server.rows(metrics).await,
+        [[metric.clone(), json!(2)], [metric.clone(), json!(1)]]
+    );
+    server
+        .run("DELETE FROM r WHERE ch = 'fr' OR m = 7", json!({}))
+        .await;
+    assert_eq!(
+        server.rows(metrics).await,
+        [[metric.clone(), json!(1)], [metric, json!(1)]]
+    );
+    let explain = "EXPLAIN PLAN FOR REPLACE INTO a OVERWRITE WHERE __time >= TIMESTAMP '2024-01-02' AND __time < TIMESTAMP '2024-01-03' \
+                   SELECT * FROM a WHERE FALSE PARTITIONED BY DAY";
+    let (_, text) = server.post("/druid/v2/sql/task", json!({"query": explain})).await;
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let plan: Value = serde_json::from_str(answer[0]["PLAN"].as_str().unwrap()).unwrap();
+    let replaces = &plan[0]["replaces"];
+    assert_eq!(replaces["numSegments"], 1);
+    assert_eq!(
+        (&replaces["minRows"], &replaces["maxRows"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(
+        replaces["segments"][0]["interval"],
+        "2024-01-02T00:00:00.000Z/2024-01-03T00:00:00.000Z"
+    );
+    let id = replaces["segments"][0]["id"].as_str().unwrap();
+    let known = server
+        .rows("SELECT segment_id FROM sys.segments WHERE datasource = 'a'")
+        .await;
+    assert!(known.contains(&vec![json!(id)]), "{id} {known:?}");
 }

@@ -3,6 +3,7 @@
 
 mod concurrency;
 mod dialect;
+mod differential;
 mod disk;
 mod durable;
 mod errors;

@@ -10,7 +10,8 @@ use arrow::array::{
 use arrow::compute::kernels::cmp;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+use trilith_proto::fault::Fault;
 
 use crate::array::{lists_of, parts, range, sliced};
 use crate::function::{Args, Function, is_text, list_of, returns_boolean, returns_text, returns_texts};
@@ -134,9 +135,9 @@ fn within(args: &Args) -> Result<ArrayRef> {
 fn single(args: &Args) -> Result<ArrayRef> {
     let texts = args.text(0)?;
     if texts.iter().flatten().any(multiple::is_multiple) {
-        return datafusion::common::exec_err!(
-            "Encountered multi-value dimension that cannot be processed with 'groupByEnableMultiValueUnnesting' set to false. Consider setting 'groupByEnableMultiValueUnnesting' to true in your query context, or wrap the column using MV_TO_ARRAY() to proceed further."
-        );
+        let name = args.fields.first().map_or("", |field| field.name());
+        let fault = Fault::unexpected_multi_value(name);
+        return Err(DataFusionError::External(Box::new(fault)));
     }
     Ok(Arc::new(texts))
 }

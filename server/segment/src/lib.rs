@@ -13,7 +13,7 @@ mod writer;
 pub use coverage::Coverage;
 pub use error::SegmentError;
 pub use reader::SegmentReader;
-pub use record::{SegmentRecord, file_path, segment_id};
+pub use record::{Layout, SegmentRecord, file_path, segment_id};
 pub use shard_spec::ShardSpec;
 pub use sweep::sweep;
 pub use timeline::visible;

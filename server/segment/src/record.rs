@@ -33,6 +33,23 @@ pub struct SegmentRecord {
     pub columns: Vec<(String, ColumnType)>,
     /// When it was made, in milliseconds since the epoch.
     pub created_ms: i64,
+    /// How its rows were placed; empty in records of older versions.
+    #[serde(default)]
+    pub layout: Layout,
+}
+
+/// How the rows of a segment were placed, for whoever rewrites it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Layout {
+    /// Stored columns of CLUSTERED BY.
+    pub clustered_by: Vec<String>,
+    /// Columns that order the rows, `__time` among them.
+    pub sort_order: Vec<String>,
+    /// Combining aggregators ("longSum"), in the order of the metrics.
+    pub aggregators: Vec<String>,
+    /// Of a rollup: "DAY", "NONE".
+    pub query_granularity: Option<String>,
 }
 
 impl SegmentRecord {
@@ -70,6 +87,7 @@ impl SegmentRecord {
             metrics: Vec::new(),
             columns: Vec::new(),
             created_ms,
+            layout: Layout::default(),
         }
     }
 

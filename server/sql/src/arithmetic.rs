@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -58,6 +58,10 @@ impl ExprPlanner for TextArithmetic {
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             return Ok(PlannerResult::Original(expr));
         };
+        let is_time = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..));
+        if op == Operator::Minus && is_time(&left) && is_time(&right) {
+            return plan_err!("Cannot apply '-' to two TIMESTAMPs; use TIMESTAMPDIFF with a unit");
+        }
         let (left, right) = if is_text(&left) && right.is_numeric() {
             (self.read(expr.left, &right), expr.right)
         } else if left.is_numeric() && is_text(&right) {

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::Expr;
 use serde_json::Value;
 use trilith_proto::column::ColumnType;
 use trilith_proto::error::{ApiError, Position};
+use trilith_proto::interval::Interval;
+
+use crate::plan::Rollup;
 
 /// Tables that a statement may name.
 pub trait Catalog: Send + Sync {
@@ -15,8 +19,25 @@ pub trait Catalog: Send + Sync {
     fn table_names(&self, schema: &str) -> Vec<String>;
     /// EXTERN as a table.
     fn external(&self, call: &ExternCall) -> Result<Arc<dyn TableProvider>, ApiError>;
+    /// Visible segments that may have rows which pass all filters, tombstones left out.
+    fn places(&self, datasource: &str, filters: &[Expr]) -> Vec<SegmentPlace>;
     /// Columns of a datasource, `__time` first.
     fn datasource_columns(&self, name: &str) -> Option<Vec<(String, ColumnType)>>;
+}
+
+/// A segment, as far as it matters to whoever rewrites it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SegmentPlace {
+    /// Its time chunk.
+    pub interval: Interval,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Stored columns of CLUSTERED BY.
+    pub clustered_by: Vec<String>,
+    /// Columns that order the rows.
+    pub sort_order: Vec<String>,
+    /// It was rolled up.
+    pub rollup: Option<Rollup>,
 }
 
 /// A call of EXTERN.

@@ -105,11 +105,30 @@ pub(crate) fn planning(error: &DataFusionError, find: impl Fn(&str) -> Option<Sp
                 return located(format!("Expression '{name}' is not being grouped"), &name);
             }
             if let Some(name) = between(&text, "Invalid function '", "'") {
-                return located(format!("No match found for function signature {name}"), &name);
+                let hint = absent(&name);
+                return located(
+                    format!("No match found for function signature {name}{hint}"),
+                    &name,
+                );
             }
             validation(text)
         }
     }
+}
+
+/// What to say of a function that Druid has in an extension which is not here.
+fn absent(name: &str) -> String {
+    let instead = match name.to_ascii_lowercase().as_str() {
+        "bloom_filter" | "bloom_filter_test" => "; use IN or EXISTS with a subquery",
+        "approx_quantile" | "approx_quantile_fixed_buckets" | "tdigest_quantile" | "spectator_percentile" => {
+            "; use APPROX_QUANTILE_DS"
+        }
+        "tdigest_generate_sketch" => "; use DS_QUANTILES_SKETCH",
+        "bitmap64_exact_count" => "; use COUNT(DISTINCT …) with useApproximateCountDistinct set to false",
+        "big_sum" | "big_min" | "big_max" | "spectator_count" => "; use SUM, MIN, MAX or COUNT",
+        _ => return String::new(),
+    };
+    format!(", which Druid has in an extension that this server does not have{instead}")
 }
 
 fn root(error: &DataFusionError) -> &DataFusionError {

@@ -58,6 +58,11 @@ pub(crate) fn draft(
         ))
     })?;
     check_query(operation, query, granularity, context)?;
+    if has_no_names(&query.body) {
+        return Err(validation(
+            "Insertion requires columns to be named, but VALUES names none: SELECT * FROM (VALUES …) AS t(a, b)",
+        ));
+    }
     if let Some(name) = names.unnamed.first() {
         return Err(validation(format!(
             "Insertion requires columns to be named, but generated column name[{name}] was found; \
@@ -70,6 +75,7 @@ pub(crate) fn draft(
     let overwrite = match &target.overwrite {
         None => None,
         Some(Overwrite::All) => Some(vec![ETERNITY]),
+        Some(Overwrite::Intervals(intervals)) => Some(intervals.clone()),
         Some(Overwrite::Where(condition)) => Some(overwrite_intervals(
             condition,
             granularity,
@@ -92,6 +98,16 @@ pub(crate) fn draft(
     draft.rollup(query, context);
     draft.keys(query, clustered_by)?;
     Ok(draft)
+}
+
+/// True for VALUES without a SELECT around it.
+fn has_no_names(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Values(_) => true,
+        SetExpr::Query(query) => has_no_names(&query.body),
+        SetExpr::SetOperation { left, .. } => has_no_names(left),
+        _ => false,
+    }
 }
 
 fn check_query(
@@ -161,6 +177,10 @@ impl Draft {
                 "COUNT" | "SUM" => "Sum",
                 "MIN" => "Min",
                 "MAX" => "Max",
+                // Kept as values, not as pairs with their times.
+                "EARLIEST_BY" => "First",
+                "LATEST_BY" => "Last",
+                "ANY_VALUE" => "Any",
                 "TIME_FLOOR" if alias.value == "__time" => {
                     self.query_granularity = period_argument(function);
                     continue;

@@ -4,6 +4,7 @@ mod any_value;
 mod arithmetic;
 mod catalog;
 mod context;
+mod delete;
 mod error;
 mod extern_call;
 mod ingest;
@@ -23,7 +24,7 @@ mod stored;
 mod syntax;
 mod windows;
 
-pub use catalog::{Catalog, ExternCall};
+pub use catalog::{Catalog, ExternCall, SegmentPlace};
 pub use context::{ArrayIngestMode, QueryContext};
 pub use error::plain_message;
 pub use plan::{

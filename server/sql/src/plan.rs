@@ -23,6 +23,7 @@ use crate::any_value;
 use crate::arithmetic::TextArithmetic;
 use crate::catalog::{Catalog, ExternCall};
 use crate::context::QueryContext;
+use crate::delete;
 use crate::error::{at, planning, validation};
 use crate::extern_call::PLACEHOLDER;
 use crate::ingest;
@@ -221,15 +222,31 @@ pub fn plan(
     catalog: Arc<dyn Catalog>,
     runtime: Arc<RuntimeEnv>,
 ) -> Result<Planned, ApiError> {
+    let parts = statement::parse(&statement.sql)?;
+    match parts.deletes {
+        true => delete::plan(parts, statement, engine, catalog, runtime),
+        false => plan_parts(parts, statement, engine, catalog, runtime),
+    }
+}
+
+/// Checks and plans a statement that was taken apart.
+pub(crate) fn plan_parts(
+    parts: Parts,
+    statement: Statement,
+    engine: Engine,
+    catalog: Arc<dyn Catalog>,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<Planned, ApiError> {
     let Parts {
         settings,
         explain,
+        deletes: _,
         target,
         mut query,
         externs,
         partitioned_by,
         clustered_by,
-    } = statement::parse(&statement.sql)?;
+    } = parts;
     let mut context = statement.context;
     context.extend(settings);
     let context = QueryContext::parse(context)?;

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Expr, ExprWithAlias, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause,
-    NullInclusion, ObjectName, PivotValueSource, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor,
-    Value, VisitMut, VisitorMut,
+    NullInclusion, ObjectName, OrderByKind, PivotValueSource, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableFactor, Value, VisitMut, VisitorMut,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
@@ -58,16 +58,24 @@ impl VisitorMut for Rewriter<'_> {
     type Break = ApiError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<ApiError> {
+        order_by_place(query);
         step(fetch(query))
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<ApiError> {
-        step(windows::check_named(select))
+        step(windows::check_select(select))
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<ApiError> {
         let replaced = match factor {
             TableFactor::TableFunction { expr, alias } => self.columns.append(expr, alias.take()),
+            TableFactor::Table {
+                sample: Some(_),
+                name,
+                ..
+            } => Err(validation(format!(
+                "TABLESAMPLE of [{name}] is not supported; filter rows, for instance with MOD of a column"
+            ))),
             TableFactor::Pivot { .. } => self.columns.pivot(factor).map(Some),
             TableFactor::Unpivot { .. } => self.columns.unpivot(factor).map(Some),
             _ => Ok(None),
@@ -113,6 +121,40 @@ fn fetch(query: &mut Query) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// An expression of ORDER BY that is selected as well becomes its place: an alias may hide the columns in it
+/// (SELECT SUM(n) AS n … ORDER BY SUM(n)).
+fn order_by_place(query: &mut Query) {
+    let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, query.body.as_ref()) else {
+        return;
+    };
+    let OrderByKind::Expressions(keys) = &mut order_by.kind else {
+        return;
+    };
+    let selected: Option<Vec<&Expr>> = select
+        .projection
+        .iter()
+        .map(|item| match item {
+            SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => Some(expr),
+            _ => None,
+        })
+        .collect();
+    for key in keys {
+        let plain = matches!(
+            key.expr,
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_)
+        );
+        let place = selected
+            .as_ref()
+            .and_then(|selected| selected.iter().position(|expr| **expr == key.expr));
+        if let Some(place) = place
+            && !plain
+            && !key.expr.to_string().contains('?')
+        {
+            key.expr = Expr::Value(Value::Number((place + 1).to_string(), false).into());
+        }
+    }
 }
 
 fn is_append(name: &ObjectName) -> bool {

@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
+use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, CeilFloorKind, DataType, DuplicateTreatment,
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
-    Query, Subscript, TrimWhereField, TypedString, Value, ValueWithSpan, visit_expressions,
-    visit_expressions_mut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, Query, Subscript, TrimWhereField, TypedString, Value,
+    ValueWithSpan, visit_expressions, visit_expressions_mut,
 };
 use trilith_proto::error::ApiError;
 
@@ -150,6 +151,30 @@ pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
         null_treatment: None,
         over: None,
         within_group: Vec::new(),
+    })
+}
+
+/// The first value that is not NULL, by CASE, which finds the type of all results.
+fn first_value(args: &mut Vec<FunctionArg>) -> Option<Expr> {
+    let plain = |arg: &FunctionArg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(_)));
+    if args.len() < 2 || !args.iter().all(plain) {
+        return None;
+    }
+    let mut values = args.drain(..).filter_map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    let last = values.next_back().map(Box::new);
+    let conditions = values.map(|value| CaseWhen {
+        condition: Expr::IsNotNull(Box::new(value.clone())),
+        result: value,
+    });
+    Some(Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: conditions.collect(),
+        else_result: last,
     })
 }
 
@@ -466,6 +491,20 @@ impl Rewriter<'_> {
         {
             list.duplicate_treatment = None;
             function.name = ObjectName::from(vec![Ident::new("approx_count_distinct")]);
+            return Ok(());
+        }
+        if name == "COUNT"
+            && list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+            && list.args.len() > 1
+        {
+            return Err(validation(
+                "COUNT(DISTINCT …) takes one column; count the rows of a SELECT DISTINCT instead",
+            ));
+        }
+        if matches!(name.as_str(), "COALESCE" | "NVL" | "IFNULL")
+            && let Some(first) = first_value(&mut list.args)
+        {
+            *expr = first;
             return Ok(());
         }
         let collected = match name.as_str() {

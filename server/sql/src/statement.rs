@@ -6,7 +6,7 @@ use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use trilith_proto::error::ApiError;
-use trilith_proto::interval::Granularity;
+use trilith_proto::interval::{Granularity, Interval};
 
 use crate::error::{at, not_a_query, parse_error, validation};
 use crate::extern_call::{self, RawExtern};
@@ -16,6 +16,8 @@ use crate::{partitioning, settings, syntax};
 pub(crate) struct Parts {
     pub settings: Map<String, Value>,
     pub explain: bool,
+    /// It was a DELETE: `query` selects the rows that go.
+    pub deletes: bool,
     pub target: Option<Target>,
     pub query: Box<Query>,
     pub externs: Vec<RawExtern>,
@@ -34,6 +36,7 @@ pub(crate) struct Target {
 pub(crate) enum Overwrite {
     All,
     Where(Box<Expr>),
+    Intervals(Vec<Interval>),
 }
 
 /// Tokens that mean something, with a cursor.
@@ -124,8 +127,17 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
     let mut tokens = Tokens::new(sql)?;
     let settings = settings::read(&mut tokens)?;
     let explain = explain(&mut tokens)?;
+    let span = tokens.span();
+    let deletes = tokens.word("DELETE");
+    if deletes && !tokens.peek().is_some_and(|next| is_word(&next.token, "FROM")) {
+        return Err(tokens.expected("FROM"));
+    }
     let target = target(&mut tokens)?;
     let mut body = tokens.rest();
+    if deletes {
+        let selected = [Token::make_keyword("SELECT"), Token::Mul];
+        body.splice(0..0, selected.map(|token| TokenWithSpan { token, span }));
+    }
     while body.last().is_some_and(|token| token.token == Token::SemiColon) {
         body.pop();
     }
@@ -148,6 +160,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
     Ok(Parts {
         settings,
         explain,
+        deletes,
         target,
         query,
         externs,

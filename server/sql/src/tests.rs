@@ -45,6 +45,10 @@ impl Catalog for Tables {
         Ok(Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))
     }
 
+    fn places(&self, _: &str, _: &[datafusion::logical_expr::Expr]) -> Vec<crate::SegmentPlace> {
+        Vec::new()
+    }
+
     fn datasource_columns(&self, _: &str) -> Option<Vec<(String, ColumnType)>> {
         None
     }

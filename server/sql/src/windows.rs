@@ -1,8 +1,10 @@
 //! What OVER may hold.
 
+use std::ops::ControlFlow;
+
 use sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArguments, NamedWindowExpr, Select, Value, WindowFrame,
-    WindowFrameBound, WindowFrameUnits, WindowType,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, NamedWindowExpr,
+    Query, Select, Value, Visit, Visitor, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowType,
 };
 use trilith_proto::error::ApiError;
 
@@ -47,6 +49,22 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
             "DISTINCT is not supported for window functions, found in [{name}]; count in a subquery instead"
         )));
     }
+    let place = match name {
+        "NTILE" => Some(0),
+        "LAG" | "LEAD" => Some(1),
+        _ => None,
+    };
+    if let FunctionArguments::List(list) = &function.args
+        && let Some(arg) = place.and_then(|place| list.args.get(place))
+    {
+        let literal = matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))
+            if matches!(value.value, Value::Number(..) | Value::Placeholder(_)));
+        if !literal {
+            return Err(wrong(format!(
+                "Window function [{name}] needs a literal number, not [{arg}]"
+            )));
+        }
+    }
     if let WindowType::WindowSpec(spec) = over
         && let Some(frame) = &spec.window_frame
     {
@@ -60,8 +78,48 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks the frames of WINDOW.
-pub(crate) fn check_named(select: &Select) -> Result<(), ApiError> {
+/// Finds a call with OVER that belongs to a condition itself, not to a subquery in it.
+#[derive(Default)]
+struct InCondition {
+    depth: usize,
+}
+
+impl Visitor for InCondition {
+    type Break = String;
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<String> {
+        match expr {
+            Expr::Function(function) if self.depth == 0 && function.over.is_some() => {
+                ControlFlow::Break(function.name.to_string())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Checks the conditions of a SELECT and the frames of its WINDOW.
+pub(crate) fn check_select(select: &Select) -> Result<(), ApiError> {
+    for (clause, condition) in [("WHERE", &select.selection), ("HAVING", &select.having)] {
+        let found = condition
+            .as_ref()
+            .map(|condition| condition.visit(&mut InCondition::default()));
+        if let Some(ControlFlow::Break(name)) = found {
+            return Err(validation(format!(
+                "Window function [{name}] is not allowed in {clause}; compute it in a subquery, and filter outside"
+            )));
+        }
+    }
+
     for window in &select.named_window {
         if let NamedWindowExpr::WindowSpec(spec) = &window.1
             && let Some(frame) = &spec.window_frame

@@ -4,16 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::Expr;
 use tracing::error;
 use trilith_input::ExternSpec;
 use trilith_metadata::{SegmentView, SegmentViews};
 use trilith_proto::column::ColumnType;
 use trilith_proto::error::ApiError;
-use trilith_segment::SegmentRecord;
-use trilith_sql::{Catalog, ExternCall};
+use trilith_segment::{SegmentRecord, ShardSpec};
+use trilith_sql::{Catalog, ExternCall, Rollup, SegmentPlace};
 
 use super::{Controller, system};
-use crate::stage::{ExternTable, SegmentSlice, SegmentTable, table_columns};
+use crate::stage::{ExternTable, Pruning, SegmentSlice, SegmentTable, table_columns};
 
 /// One consistent view of the metadata, for one statement.
 pub(crate) struct Snapshot {
@@ -77,6 +78,30 @@ fn segments_of(view: &SegmentView) -> Vec<(Arc<SegmentRecord>, bool)> {
         .collect()
 }
 
+fn place(record: &SegmentRecord) -> SegmentPlace {
+    let layout = &record.layout;
+    let clustered_by = match &record.shard_spec {
+        // Older records only know what the shards say.
+        ShardSpec::Range { dimensions, .. } if layout.clustered_by.is_empty() => dimensions.clone(),
+        _ => layout.clustered_by.clone(),
+    };
+    let metrics = record
+        .metrics
+        .iter()
+        .cloned()
+        .zip(layout.aggregators.iter().cloned());
+    SegmentPlace {
+        interval: record.interval,
+        rows: record.row_count,
+        clustered_by,
+        sort_order: layout.sort_order.clone(),
+        rollup: layout.query_granularity.clone().map(|query_granularity| Rollup {
+            metrics: metrics.collect(),
+            query_granularity,
+        }),
+    }
+}
+
 impl Catalog for Snapshot {
     fn table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         let table = match schema {
@@ -112,6 +137,12 @@ impl Catalog for Snapshot {
         let spec = ExternSpec::parse(&call.input_source, &call.input_format, &call.signature)
             .map_err(|error| ApiError::invalid_input(error.to_string()).at(call.position))?;
         Ok(Arc::new(ExternTable::new(spec)))
+    }
+
+    fn places(&self, datasource: &str, filters: &[Expr]) -> Vec<SegmentPlace> {
+        let kept = Pruning::of(filters, true).keep(self.slices(datasource));
+        let kept = kept.into_iter().filter(|slice| !slice.record.is_tombstone());
+        kept.map(|slice| place(&slice.record)).collect()
     }
 
     fn datasource_columns(&self, name: &str) -> Option<Vec<(String, ColumnType)>> {

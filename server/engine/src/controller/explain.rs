@@ -10,11 +10,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use serde_json::{Value, json};
 use trilith_proto::column::ColumnType;
 use trilith_proto::error::ApiError;
+use trilith_proto::interval::Interval;
 use trilith_proto::pb::task as pb;
 use trilith_sql::{OutputColumn, Planned};
 
 use super::planning::Prepared;
-use crate::stage;
+use crate::stage::{self, SegmentSlice};
 
 /// What EXPLAIN of a task says.
 pub(crate) fn explanation(prepared: &Prepared) -> pb::Explanation {
@@ -22,11 +23,42 @@ pub(crate) fn explanation(prepared: &Prepared) -> pb::Explanation {
     let columns: Vec<String> = planned.columns.iter().map(|column| column.name.clone()).collect();
     let context = Value::Object(planned.context.map().clone());
     let query = stage::native_query_json(&prepared.physical, &columns, &context);
+    let mut plan = plan_json(planned, &query, Some(&prepared.graph));
+    if let Some(ingest) = &planned.ingest
+        && let Some(overwrite) = &ingest.overwrite
+    {
+        plan[0]["replaces"] = replaced(&prepared.catalog.slices(&ingest.datasource), overwrite);
+    }
     pb::Explanation {
-        plan_json: plan_json(planned, &query, Some(&prepared.graph)).to_string(),
+        plan_json: plan.to_string(),
         resources_json: planned.resources_json().to_string(),
         attributes_json: planned.attributes_json().to_string(),
     }
+}
+
+/// Segments whose rows a REPLACE would drop, or of one that is only covered in part, some of them.
+fn replaced(slices: &[SegmentSlice], overwrite: &[Interval]) -> Value {
+    let covered = |part: &Interval| overwrite.iter().any(|interval| interval.contains(part));
+    let touched = |part: &Interval| overwrite.iter().any(|interval| interval.overlaps(part));
+    let (mut segments, mut rows, mut most) = (Vec::new(), 0, 0);
+    for slice in slices.iter().filter(|slice| !slice.record.is_tombstone()) {
+        let record = &slice.record;
+        let parts = slice.visible.clone().unwrap_or_else(|| vec![record.interval]);
+        if !parts.iter().any(touched) {
+            continue;
+        }
+        // Of a segment that others hide in part nobody has counted the rows.
+        let whole = slice.visible.is_none() && parts.iter().all(covered);
+        most += record.row_count;
+        rows += if whole { record.row_count } else { 0 };
+        segments.push(json!({
+            "id": record.segment_id(),
+            "interval": record.interval.to_string(),
+            "numRows": record.row_count,
+            "whole": whole,
+        }));
+    }
+    json!({"numSegments": segments.len(), "minRows": rows, "maxRows": most, "segments": segments})
 }
 
 fn plan_json(planned: &Planned, query: &Value, graph: Option<&stage::StageGraph>) -> Value {

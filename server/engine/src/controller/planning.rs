@@ -22,6 +22,8 @@ pub(crate) struct Prepared {
     pub planned: Planned,
     pub graph: StageGraph,
     pub physical: Arc<dyn ExecutionPlan>,
+    /// The metadata that it was planned with.
+    pub catalog: Arc<Snapshot>,
 }
 
 /// The error of a client for an error of DataFusion's physical planner.
@@ -38,7 +40,8 @@ impl Controller {
         let catalog = Arc::new(Snapshot::new(self));
         let engine = trilith_sql::Engine::Task;
         let runtime = Arc::clone(&self.worker_config.runtime_env);
-        let planned = trilith_sql::plan(statement, engine, catalog, runtime)?;
+        let known = Arc::clone(&catalog);
+        let planned = trilith_sql::plan(statement, engine, known, runtime)?;
         let physical = planned
             .state
             .query_planner()
@@ -67,6 +70,7 @@ impl Controller {
             planned,
             graph,
             physical,
+            catalog,
         })
     }
 }
@@ -118,6 +122,11 @@ fn segments(
         columns,
         metrics,
         query_granularity,
+        clustered_by: ingest
+            .clustered_by
+            .iter()
+            .filter_map(|key| key.output_name.clone())
+            .collect(),
         order,
         sources: Vec::new(),
         targets: Vec::new(),

@@ -72,6 +72,25 @@ impl Layout {
         })
     }
 
+    /// How rows are placed, in words that outlive the statement.
+    fn describe(&self, sink: &SegmentSink) -> trilith_segment::Layout {
+        let name = |index: usize| {
+            let stored = sink.columns.iter().find(|(column, _)| *column == index);
+            match stored {
+                Some((_, name)) => Some(name.clone()),
+                None => (Some(index) == self.time_column).then(|| "__time".to_owned()),
+            }
+        };
+        // Behind a column that is not stored the order is not one of the stored rows.
+        let sort_order = sink.order.iter().map_while(|key| name(key.column)).collect();
+        trilith_segment::Layout {
+            clustered_by: sink.clustered_by.clone(),
+            sort_order,
+            aggregators: sink.metrics.iter().map(|(_, kind)| kind.clone()).collect(),
+            query_granularity: sink.query_granularity.clone(),
+        }
+    }
+
     fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch, Fault> {
         let broken = |error: arrow::error::ArrowError| Fault::from_error(&error);
         let time: ArrayRef = match self.time_column {
@@ -200,5 +219,6 @@ async fn write_segment(
             .map(|field| (field.name().clone(), column::of_field(field)))
             .collect(),
         created_ms: chrono::Utc::now().timestamp_millis(),
+        layout: layout.describe(sink),
     })
 }

@@ -29,6 +29,7 @@ pub use cut::{CutOptions, Destination, cut};
 pub use describe::{native_query_json, stages_json};
 pub(crate) use graph::widest;
 pub use graph::{OutputMode, OutputShuffle, StageGraph, StageSpec};
+pub(crate) use prune::Pruning;
 pub use services::{WorkOrderServices, fault_error, make_cooperative, task_context};
 pub use source::{SegmentSlice, Source, SourceExec};
 pub(crate) use tables::columns as table_columns;

@@ -67,6 +67,8 @@ pub struct SegmentSink {
     pub metrics: Vec<(String, String)>,
     /// Name of the query granularity, rollup only.
     pub query_granularity: Option<String>,
+    /// Stored columns of CLUSTERED BY.
+    pub clustered_by: Vec<String>,
     /// Row order inside a segment, by input column; `__time` has its place in it.
     pub order: Vec<SortKey>,
     /// Outputs of the input stage.
