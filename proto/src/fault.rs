@@ -451,6 +451,15 @@ impl Fault {
         Fault::new(FaultCode::QueryNotSupported, json!({}), message)
     }
 
+    /// A partition of a window function has more rows than `maxRowsMaterializedInWindow`.
+    pub fn too_many_rows_in_a_window(rows: u64, max: u64) -> Fault {
+        let own = json!({"numRows": rows, "maxRows": max});
+        let message = format!(
+            "Too many rows in a window (requested = {rows}, max = {max}). Use a finer PARTITION BY, or raise maxRowsMaterializedInWindow."
+        );
+        Fault::new(FaultCode::TooManyRowsInAWindow, own, message)
+    }
+
     /// GROUP BY met a row of several values where it takes none apart.
     pub fn unexpected_multi_value(column: &str) -> Fault {
         let own = json!({"druidErrorCode": "general", "persona": "USER", "category": "RUNTIME_FAILURE"});

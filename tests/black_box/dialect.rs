@@ -309,6 +309,16 @@ async fn relations() {
             json!({}),
             "WITH TIES",
         ),
+        (
+            "SELECT date_part('year', __time) FROM a",
+            json!({}),
+            "No match found for function signature date_part",
+        ),
+        (
+            "SELECT MEDIAN(n) FROM a",
+            json!({}),
+            "No match found for function signature",
+        ),
         ("SELECT n FROM a TABLESAMPLE (10)", json!({}), "TABLESAMPLE"),
         (
             "SELECT COUNT(DISTINCT n, ch) FROM a",
@@ -404,6 +414,15 @@ async fn windows() {
         ),
     ];
     gives(&server, &cases).await;
+    let limit = |rows: u64| json!({"maxRowsMaterializedInWindow": rows, "maxNumTasks": 3});
+    let bounded = "SELECT i, SUM(x) OVER (PARTITION BY UPPER(k) ORDER BY i) FROM v";
+    let report = server.run(bounded, limit(3)).await;
+    assert_eq!(report["results"]["results"].as_array().unwrap().len(), 5);
+    let task = server.submit(bounded, limit(2)).await;
+    server.wait(&task).await;
+    let fault = server.report(&task).await["status"]["errorReport"]["error"].clone();
+    assert_eq!(fault["errorCode"], "TooManyRowsInAWindow", "{fault}");
+    assert_eq!((&fault["numRows"], &fault["maxRows"]), (&json!(3), &json!(2)));
     let refused = [
         (
             "SELECT NTILE(2) OVER (ORDER BY i ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM v",

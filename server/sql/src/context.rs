@@ -65,6 +65,7 @@ const INTEGERS: &[(&str, i64)] = &[
     ("maxPartitions", 1),
     ("maxConcurrentStages", 1),
     ("taskLockTimeout", 0),
+    ("maxRowsMaterializedInWindow", 1),
 ];
 
 const BOOLEANS: &[&str] = &[
@@ -323,6 +324,11 @@ impl QueryContext {
     /// `maxNumSegments` of a time chunk, if given.
     pub fn max_num_segments(&self) -> Option<u64> {
         self.given("maxNumSegments")
+    }
+
+    /// `maxRowsMaterializedInWindow`, if given: rows of one partition of a window function.
+    pub fn max_window_rows(&self) -> Option<u64> {
+        self.given("maxRowsMaterializedInWindow")
     }
 
     /// `secondaryPartitionPruning`: segments outside the ranges of a filter are not read.

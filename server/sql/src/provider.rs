@@ -1,7 +1,7 @@
 //! What DataFusion's SQL planner asks for.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
@@ -32,6 +32,22 @@ pub(crate) fn qualified(names: &[String]) -> Option<(String, String)> {
     }
 }
 
+/// Functions of our own, and those that rewrites need.
+const INTERNAL: [&str; 1] = ["make_array"];
+
+/// True for what INFORMATION_SCHEMA.ROUTINES lists: DataFusion's other functions have other rules.
+fn is_known(name: &str) -> bool {
+    static KNOWN: OnceLock<HashSet<String>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let routines = trilith_functions::routines().into_iter();
+        routines
+            .map(|routine| routine.name.to_ascii_lowercase())
+            .collect()
+    });
+    let name = name.to_ascii_lowercase();
+    name.starts_with("druid_") || INTERNAL.contains(&name.as_str()) || known.contains(&name)
+}
+
 impl ContextProvider for Provider<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         let schema = name.schema().unwrap_or("druid").to_owned();
@@ -58,20 +74,23 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if !is_known(name) {
+            return None;
+        }
         self.state
             .scalar_functions()
             .get(&name.to_ascii_lowercase())
             .cloned()
     }
 
-    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        self.state
-            .higher_order_functions()
-            .get(&name.to_ascii_lowercase())
-            .cloned()
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        if !is_known(name) {
+            return None;
+        }
         self.state
             .aggregate_functions()
             .get(&name.to_ascii_lowercase())

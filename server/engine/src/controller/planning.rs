@@ -54,8 +54,15 @@ impl Controller {
             Some(ingest) => segments(ingest, &planned, &physical, max_workers)?,
             None => Destination::Results,
         };
-        let mut graph = stage::cut(Arc::clone(&physical), destination, CutOptions { max_workers })
-            .map_err(|error| planning_error(&error))?;
+        let mut graph = stage::cut(
+            Arc::clone(&physical),
+            destination,
+            CutOptions {
+                max_workers,
+                window_rows_max: planned.context.max_window_rows(),
+            },
+        )
+        .map_err(|error| planning_error(&error))?;
         let context = &planned.context;
         let configured = self.worker_config.exchange.durable().is_ok();
         // As in Druid, work that may run again keeps its rows where a lost worker cannot take them along.

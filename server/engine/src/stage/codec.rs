@@ -23,6 +23,7 @@ use trilith_exchange::SortKey;
 
 use super::source::{Source, SourceExec};
 use super::values::ValuesExec;
+use super::windows::WindowRowsExec;
 
 #[derive(Debug)]
 struct Codec;
@@ -35,10 +36,11 @@ struct Leaf {
     schema: Vec<u8>,
 }
 
+/// Our own operators of one input.
 #[derive(Serialize, Deserialize)]
-struct Values {
-    column: usize,
-    schema: Vec<u8>,
+enum Operator {
+    Values { column: usize, schema: Vec<u8> },
+    WindowRows { partition: Vec<Vec<u8>>, most: u64 },
 }
 
 impl PhysicalExtensionCodec for Codec {
@@ -46,14 +48,27 @@ impl PhysicalExtensionCodec for Codec {
         &self,
         buf: &[u8],
         inputs: &[Arc<dyn ExecutionPlan>],
-        _context: &TaskContext,
-        _converter: &dyn PhysicalProtoConverterExtension,
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if let [input] = inputs {
-            let values: Values = serde_json::from_slice(buf).map_err(external)?;
-            let schema = Arc::new(decode_schema(&values.schema)?);
-            let exec = ValuesExec::try_new(Arc::clone(input), values.column, schema)?;
-            return Ok(Arc::new(exec));
+            let input = Arc::clone(input);
+            return Ok(match serde_json::from_slice(buf).map_err(external)? {
+                Operator::Values { column, schema } => {
+                    let schema = Arc::new(decode_schema(&schema)?);
+                    Arc::new(ValuesExec::try_new(input, column, schema)?)
+                }
+                Operator::WindowRows { partition, most } => {
+                    let within = PhysicalPlanDecodeContext::new(context, self);
+                    let schema = input.schema();
+                    let exprs = partition.iter().map(|bytes| {
+                        let expr = protobuf::PhysicalExprNode::decode(bytes.as_slice()).map_err(external)?;
+                        converter.proto_to_physical_expr(&expr, &schema, &within)
+                    });
+                    let exprs = exprs.collect::<Result<Vec<_>>>()?;
+                    Arc::new(WindowRowsExec::new(input, exprs, most))
+                }
+            });
         }
         let leaf: Leaf = serde_json::from_slice(buf).map_err(external)?;
         let schema = Arc::new(decode_schema(&leaf.schema)?);
@@ -66,14 +81,23 @@ impl PhysicalExtensionCodec for Codec {
         &self,
         node: Arc<dyn ExecutionPlan>,
         buf: &mut Vec<u8>,
-        _converter: &dyn PhysicalProtoConverterExtension,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
         if let Some(exec) = node.downcast_ref::<ValuesExec>() {
-            let values = Values {
+            let values = Operator::Values {
                 column: exec.column(),
                 schema: encode_schema(&exec.schema())?,
             };
             return serde_json::to_writer(buf, &values).map_err(external);
+        }
+        if let Some(exec) = node.downcast_ref::<WindowRowsExec>() {
+            let exprs = exec.partition().iter();
+            let exprs = exprs.map(|expr| Ok(converter.physical_expr_to_proto(expr, self)?.encode_to_vec()));
+            let rows = Operator::WindowRows {
+                partition: exprs.collect::<Result<_>>()?,
+                most: exec.most(),
+            };
+            return serde_json::to_writer(buf, &rows).map_err(external);
         }
         let Some(exec) = node.downcast_ref::<SourceExec>() else {
             return Err(plan_datafusion_err!(

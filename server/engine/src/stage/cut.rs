@@ -35,6 +35,8 @@ use crate::worker::SegmentSink;
 pub struct CutOptions {
     /// Workers of the job.
     pub max_workers: u32,
+    /// Rows that one partition of a window function may have; none sets no bound.
+    pub window_rows_max: Option<u64>,
 }
 
 /// What becomes of the rows of the statement.
@@ -223,7 +225,7 @@ impl Cutter {
         }
         let children = fragments
             .into_iter()
-            .map(|fragment| windows::ordered(&plan, fragment.plan))
+            .map(|fragment| windows::input(&plan, fragment.plan, self.options.window_rows_max))
             .collect::<Result<_>>()?;
         Ok(Fragment {
             plan: replace_children_if_necessary(plan, children)?,
