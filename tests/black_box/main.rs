@@ -7,6 +7,7 @@ mod differential;
 mod disk;
 mod durable;
 mod errors;
+mod fault_codes;
 mod faults;
 mod functions;
 mod harness;

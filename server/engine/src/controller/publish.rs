@@ -106,10 +106,8 @@ impl Controller {
         if job.graph.needs_durable_storage() {
             self.worker_config.exchange.durable().map_err(Fault::from)?;
         }
-        let reserved = |name: &str| limits::RESERVED_COLUMNS.contains(&name);
-        let mut columns = job.ingest().into_iter().flat_map(|_| &job.planned.columns);
-        if let Some(column) = columns.find(|column| reserved(&column.name)) {
-            return Err(Fault::column_name_restricted(&column.name));
+        if job.ingest().is_some() {
+            ingest::check_columns(&job.planned)?;
         }
         if let Some(locks) = locks {
             self.granted(job, locks).await?;
