@@ -1,31 +1,23 @@
-//! The body of a SQL request: JSON, or the statement as plain text.
+//! The body of a SQL request: JSON, or the statement as text.
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Map, Value};
 use trilith_proto::pb::task::Parameter;
 
-use crate::error::unreadable;
+use crate::error::{plain, unreadable};
+use crate::format::{Layout, ResultFormat};
 
-/// Rows' format on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ResultFormat {
-    Object,
-    ObjectLines,
-    Array,
-    ArrayLines,
-    Csv,
-}
+/// Context key under which a statement has its id.
+pub(crate) const SQL_QUERY_ID: &str = "sqlQueryId";
 
 /// A SQL request.
 #[derive(Debug, Clone)]
 pub(crate) struct SqlRequest {
     pub query: String,
-    pub format: ResultFormat,
-    pub header: bool,
-    pub types_header: bool,
-    pub sql_types_header: bool,
+    pub layout: Layout,
+    /// Always has a `sqlQueryId`.
     pub context: Map<String, Value>,
     pub parameters: Vec<Parameter>,
 }
@@ -33,96 +25,198 @@ pub(crate) struct SqlRequest {
 impl SqlRequest {
     /// Reads a request; the error is the answer.
     pub(crate) fn read(headers: &HeaderMap, body: &Bytes) -> Result<SqlRequest, Box<Response>> {
-        let wrong = |message: String| Box::new(unreadable(&message));
-        let text = std::str::from_utf8(body).map_err(|_| wrong("the body is not UTF-8".to_owned()))?;
         let kind = headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        if kind.starts_with("text/plain") {
-            return Ok(SqlRequest {
-                query: text.to_owned(),
-                format: ResultFormat::Object,
-                header: false,
-                types_header: false,
-                sql_types_header: false,
-                context: Map::new(),
-                parameters: Vec::new(),
-            });
+            .ok_or_else(|| Box::new(plain(StatusCode::BAD_REQUEST, "Missing Content-Type header")))?;
+        let text = std::str::from_utf8(body).map_err(|_| wrong("the body is not UTF-8"))?;
+        let media = kind.split(';').next().unwrap_or_default().trim();
+        match media.to_ascii_lowercase().as_str() {
+            "application/json" => SqlRequest::from_json(text),
+            "text/plain" => SqlRequest::from_text(text),
+            // Command-line tools send JSON under this type when they are not told better; SQL has no brace there.
+            "application/x-www-form-urlencoded" if text.trim_start().starts_with('{') => {
+                SqlRequest::from_json(text)
+            }
+            "application/x-www-form-urlencoded" => match decoded(text) {
+                Some(sql) => SqlRequest::from_text(&sql),
+                None => Err(Box::new(plain(
+                    StatusCode::BAD_REQUEST,
+                    "Unable to decode URL-Encoded SQL query: a % is not followed by two hexadecimal digits of UTF-8 text",
+                ))),
+            },
+            _ => Err(Box::new(plain(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                &format!("Unsupported Content-Type: {kind}"),
+            ))),
         }
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| wrong(format!("the body is not JSON: {error}")))?;
+    }
+
+    /// Reads a JSON request, whatever the header says; the error is the answer.
+    pub(crate) fn read_json(body: &Bytes) -> Result<SqlRequest, Box<Response>> {
+        let text = std::str::from_utf8(body).map_err(|_| wrong("the body is not UTF-8"))?;
+        SqlRequest::from_json(text)
+    }
+
+    fn from_text(text: &str) -> Result<SqlRequest, Box<Response>> {
+        if text.trim().is_empty() {
+            return Err(Box::new(plain(StatusCode::BAD_REQUEST, "Empty query")));
+        }
+        Ok(SqlRequest {
+            query: text.to_owned(),
+            layout: Layout::default(),
+            context: with_id(Map::new()),
+            parameters: Vec::new(),
+        })
+    }
+
+    fn from_json(text: &str) -> Result<SqlRequest, Box<Response>> {
+        if text.trim().is_empty() {
+            return Err(Box::new(plain(StatusCode::BAD_REQUEST, "Empty query")));
+        }
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| wrong(&format!("Malformed SQL query wrapped in JSON: {error}")))?;
         let map = value
             .as_object()
-            .ok_or_else(|| wrong("the body must be a JSON object".to_owned()))?;
+            .ok_or_else(|| wrong("Malformed SQL query wrapped in JSON: the body must be an object"))?;
         let query = match map.get("query") {
             Some(Value::String(query)) if !query.trim().is_empty() => query.clone(),
-            _ => {
-                return Err(wrong(
-                    "Cannot construct instance of `org.apache.druid.sql.http.SqlQuery`, problem: query"
-                        .to_owned(),
-                ));
-            }
+            _ => return Err(construct("query")),
         };
-        let format = match map
-            .get("resultFormat")
-            .and_then(Value::as_str)
-            .unwrap_or("object")
-        {
-            "object" => ResultFormat::Object,
-            "objectLines" => ResultFormat::ObjectLines,
-            "array" => ResultFormat::Array,
-            "arrayLines" => ResultFormat::ArrayLines,
-            "csv" => ResultFormat::Csv,
-            other => {
-                return Err(wrong(format!(
-                    "resultFormat [{other}] is not one of object, objectLines, array, arrayLines, csv"
-                )));
-            }
+        let format = match map.get("resultFormat") {
+            None | Some(Value::Null) => ResultFormat::Object,
+            Some(name) => name.as_str().and_then(ResultFormat::parse).ok_or_else(|| {
+                construct(&format!(
+                    "resultFormat [{}] is not one of {}",
+                    name.as_str().map_or_else(|| name.to_string(), str::to_owned),
+                    ResultFormat::NAMES
+                ))
+            })?,
         };
-        let flag = |key: &str| map.get(key).and_then(Value::as_bool).unwrap_or(false);
+        let layout = Layout {
+            format,
+            header: flag(map, "header")?,
+            types_header: flag(map, "typesHeader")?,
+            sql_types_header: flag(map, "sqlTypesHeader")?,
+        };
+        for (name, set) in [
+            ("typesHeader", layout.types_header),
+            ("sqlTypesHeader", layout.sql_types_header),
+        ] {
+            if set && !layout.header {
+                return Err(construct(&format!("Cannot include '{name}' without 'header'")));
+            }
+        }
         let context = match map.get("context") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(context)) => context.clone(),
-            Some(_) => return Err(wrong("context must be a JSON object".to_owned())),
+            Some(_) => return Err(construct("context must be a JSON object")),
         };
-        let (types_header, sql_types_header) = (flag("typesHeader"), flag("sqlTypesHeader"));
-        let header = flag("header");
-        if (types_header || sql_types_header) && !header {
-            return Err(wrong(
-                "typesHeader and sqlTypesHeader need header to be true".to_owned(),
-            ));
-        }
         let parameters = match map.get("parameters") {
             None | Some(Value::Null) => Vec::new(),
-            Some(Value::Array(items)) => items
-                .iter()
-                .map(|item| match item {
-                    Value::Object(item) => Ok(Parameter {
-                        r#type: item
-                            .get("type")
-                            .and_then(Value::as_str)
-                            .unwrap_or("VARCHAR")
-                            .to_owned(),
-                        value_json: item.get("value").cloned().unwrap_or(Value::Null).to_string(),
-                    }),
-                    Value::Null => Ok(Parameter {
-                        r#type: "VARCHAR".to_owned(),
-                        value_json: "null".to_owned(),
-                    }),
-                    _ => Err(wrong("parameters must be objects with type and value".to_owned())),
-                })
-                .collect::<Result<Vec<_>, _>>()?,
-            Some(_) => return Err(wrong("parameters must be a list".to_owned())),
+            Some(Value::Array(items)) => items.iter().map(parameter).collect::<Result<Vec<_>, _>>()?,
+            Some(_) => return Err(construct("parameters must be a list")),
         };
         Ok(SqlRequest {
             query,
-            format,
-            header,
-            types_header,
-            sql_types_header,
-            context,
+            layout,
+            context: with_id(context),
             parameters,
         })
+    }
+
+    /// The context as text.
+    pub(crate) fn context_json(&self) -> String {
+        Value::Object(self.context.clone()).to_string()
+    }
+
+    /// The id that the statement has or would have had.
+    pub(crate) fn query_id(&self) -> &str {
+        self.context
+            .get(SQL_QUERY_ID)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+}
+
+/// The caller's id, or a new one: an error has it as well, before the server knows the statement.
+fn with_id(mut context: Map<String, Value>) -> Map<String, Value> {
+    if context.get(SQL_QUERY_ID).is_none_or(Value::is_null) {
+        let id = uuid::Uuid::new_v4().to_string();
+        context.insert(SQL_QUERY_ID.to_owned(), Value::String(id));
+    }
+    context
+}
+
+fn wrong(message: &str) -> Box<Response> {
+    Box::new(unreadable(message))
+}
+
+/// The words for a JSON object that is no statement.
+fn construct(problem: &str) -> Box<Response> {
+    wrong(&format!(
+        "Cannot construct instance of `org.apache.druid.sql.http.SqlQuery`, problem: {problem}"
+    ))
+}
+
+fn flag(map: &Map<String, Value>, key: &str) -> Result<bool, Box<Response>> {
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Some(other) => Err(construct(&format!("{key} must be true or false, not {other}"))),
+    }
+}
+
+fn parameter(item: &Value) -> Result<Parameter, Box<Response>> {
+    match item {
+        Value::Object(item) => Ok(Parameter {
+            r#type: item
+                .get("type")
+                .and_then(Value::as_str)
+                .unwrap_or("VARCHAR")
+                .to_owned(),
+            value_json: item.get("value").cloned().unwrap_or(Value::Null).to_string(),
+        }),
+        Value::Null => Ok(Parameter {
+            r#type: "VARCHAR".to_owned(),
+            value_json: "null".to_owned(),
+        }),
+        _ => Err(construct("parameters must be objects with type and value")),
+    }
+}
+
+/// URL-encoded text without a key.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.trim_end().bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let high = char::from(rest.next()?).to_digit(16)?;
+                let low = char::from(rest.next()?).to_digit(16)?;
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_decoded() {
+        assert_eq!(
+            decoded("SELECT+1%2B1%20AS%20%22%C3%B6%22").unwrap(),
+            "SELECT 1+1 AS \"ö\""
+        );
+        for broken in ["%", "%4", "%zz", "%ff"] {
+            assert_eq!(decoded(broken), None, "{broken}");
+        }
     }
 }

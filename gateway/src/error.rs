@@ -40,7 +40,45 @@ impl HttpError {
     }
 }
 
-/// The older shape, for requests that cannot be read.
+/// An error of a SQL endpoint: older clients want to find two more keys there.
+#[derive(Debug)]
+pub(crate) struct SqlError(pub ApiError);
+
+impl From<ApiError> for SqlError {
+    fn from(error: ApiError) -> SqlError {
+        SqlError(error)
+    }
+}
+
+impl From<ClientError> for SqlError {
+    fn from(error: ClientError) -> SqlError {
+        SqlError(error.to_api())
+    }
+}
+
+impl SqlError {
+    pub(crate) fn to_json(&self) -> Value {
+        let mut body = self.0.to_json();
+        body["errorClass"] = json!(ERROR_CLASS);
+        body["host"] = Value::Null;
+        body
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        status(&self.0)
+    }
+}
+
+impl IntoResponse for SqlError {
+    fn into_response(self) -> Response {
+        (self.status(), Json(self.to_json())).into_response()
+    }
+}
+
+/// The class that Druid names for errors of this shape.
+pub(crate) const ERROR_CLASS: &str = "org.apache.druid.error.DruidException";
+
+/// The oldest shape, for requests that cannot be read.
 pub(crate) fn unreadable(message: &str) -> Response {
     let body: Value = json!({
         "error": "Unknown exception",
@@ -49,4 +87,9 @@ pub(crate) fn unreadable(message: &str) -> Response {
         "host": null,
     });
     (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}
+
+/// The small shape of headers and of older resources.
+pub(crate) fn plain(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"error": message}))).into_response()
 }

@@ -1,22 +1,116 @@
-//! Arrow values as Druid's JSON and CSV.
+//! Arrow values as Druid's JSON.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, ListArray, TimestampMillisecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float32Array, Float64Array, ListArray,
+    TimestampMillisecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::record_batch::RecordBatch;
-use serde_json::{Number, Value};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, FixedOffset, TimeZone};
+use chrono_tz::Tz;
+use serde_json::{Map, Number, Value};
 use trilith_proto::column::{ColumnType, of_field};
 use trilith_proto::interval::iso;
 
 /// How values look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// Times as ISO text, arrays as JSON text when `stringify`.
-    Sql { stringify: bool },
-    /// As a task report has them: times as milliseconds.
-    Report,
+    /// Times as ISO text of their zone, arrays as JSON text when `stringify`.
+    Sql { stringify: bool, zone: Zone },
+    /// As a task report has them: times as milliseconds of the clock of their zone, dates as days.
+    Report { zone: Zone },
+}
+
+impl Style {
+    /// As the interactive API writes them under a query context.
+    pub(crate) fn sql(context: &Map<String, Value>) -> Style {
+        let stringify = match context.get("sqlStringifyArrays") {
+            Some(Value::Bool(value)) => *value,
+            Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
+            _ => true,
+        };
+        let zone = Zone::of(context);
+        Style::Sql { stringify, zone }
+    }
+
+    /// As task reports have them under a query context.
+    pub(crate) fn report(context: &Map<String, Value>) -> Style {
+        Style::Report {
+            zone: Zone::of(context),
+        }
+    }
+}
+
+/// A time zone: `sqlTimeZone`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Zone {
+    Utc,
+    Named(Tz),
+    Fixed(FixedOffset),
+}
+
+impl Zone {
+    fn of(context: &Map<String, Value>) -> Zone {
+        let Some(name) = context.get("sqlTimeZone").and_then(Value::as_str) else {
+            return Zone::Utc;
+        };
+        match (name.parse::<Tz>(), name.parse::<FixedOffset>()) {
+            (Ok(Tz::UTC), _) => Zone::Utc,
+            (Ok(zone), _) => Zone::Named(zone),
+            (_, Ok(offset)) => Zone::Fixed(offset),
+            // The server has refused it.
+            _ => Zone::Utc,
+        }
+    }
+
+    fn local(self, ms: i64) -> Option<DateTime<FixedOffset>> {
+        let time = DateTime::from_timestamp_millis(ms)?;
+        Some(match self {
+            Zone::Utc => time.fixed_offset(),
+            Zone::Named(zone) => time.with_timezone(&zone).fixed_offset(),
+            Zone::Fixed(offset) => time.with_timezone(&offset),
+        })
+    }
+
+    /// An instant as ISO text.
+    fn text(self, ms: i64) -> String {
+        match self.local(ms) {
+            Some(time) if time.offset().local_minus_utc() != 0 => {
+                time.format("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
+            }
+            _ => iso(ms),
+        }
+    }
+
+    /// What the clock shows at an instant, as if it were UTC.
+    fn shifted(self, ms: i64) -> i64 {
+        let offset = self.local(ms).map_or(0, |time| time.offset().local_minus_utc());
+        ms.saturating_add(i64::from(offset) * 1_000)
+    }
+
+    /// The instant at which a day begins.
+    fn midnight(self, days: i32) -> i64 {
+        let utc = i64::from(days) * 86_400_000;
+        let Some(clock) = DateTime::from_timestamp_millis(utc).map(|time| time.naive_utc()) else {
+            return utc;
+        };
+        let found = match self {
+            Zone::Utc => None,
+            Zone::Named(zone) => zone
+                .from_local_datetime(&clock)
+                .earliest()
+                .map(|time| time.timestamp_millis()),
+            Zone::Fixed(offset) => offset
+                .from_local_datetime(&clock)
+                .earliest()
+                .map(|time| time.timestamp_millis()),
+        };
+        // A day whose midnight was skipped begins an hour later.
+        found.unwrap_or(utc - (self.shifted(utc) - utc))
+    }
 }
 
 /// Rows of a batch.
@@ -41,10 +135,10 @@ fn top(column: &ArrayRef, row: usize, style: Style, json: bool) -> Value {
     let value = value(column, row, style);
     match (&value, style) {
         // A multi-value string is a list in JSON.
-        (Value::String(text), _) if json && style == Style::Report => {
-            serde_json::from_str(text).unwrap_or(value)
+        (Value::String(text), Style::Report { .. }) if json => serde_json::from_str(text).unwrap_or(value),
+        (Value::Array(_), Style::Sql { stringify: true, .. } | Style::Report { .. }) => {
+            Value::String(value.to_string())
         }
-        (Value::Array(_), Style::Sql { stringify: true } | Style::Report) => Value::String(value.to_string()),
         _ => value,
     }
 }
@@ -69,8 +163,10 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
         },
         DataType::Timestamp(TimeUnit::Millisecond, _) => {
             match array.as_any().downcast_ref::<TimestampMillisecondArray>() {
-                Some(values) if style == Style::Report => Value::from(values.value(row)),
-                Some(values) => Value::String(iso(values.value(row))),
+                Some(values) => match style {
+                    Style::Report { zone } => Value::from(zone.shifted(values.value(row))),
+                    Style::Sql { zone, .. } => Value::String(zone.text(values.value(row))),
+                },
                 None => Value::Null,
             }
         }
@@ -85,7 +181,14 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
             }
             None => Value::Null,
         },
-        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
+        DataType::Date32 => match array.as_any().downcast_ref::<Date32Array>() {
+            Some(days) => match style {
+                Style::Report { .. } => Value::from(days.value(row)),
+                Style::Sql { zone, .. } => Value::String(zone.text(zone.midnight(days.value(row)))),
+            },
+            None => Value::Null,
+        },
+        DataType::Timestamp(..) | DataType::Date64 => {
             let millis = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
             match cast(&array.slice(row, 1), &millis) {
                 Ok(array) => value(&array, 0, style),
@@ -97,6 +200,11 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
                 Ok(array) => value(&array, 0, style),
                 Err(_) => Value::Null,
             }
+        }
+        // A sketch: the JSON text of its base64 form.
+        DataType::Binary => {
+            let text = STANDARD.encode(array.as_binary::<i32>().value(row));
+            Value::String(format!("\"{text}\""))
         }
         DataType::Int64 => Value::from(array.as_primitive::<arrow::datatypes::Int64Type>().value(row)),
         DataType::Int8
@@ -116,6 +224,15 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
     }
 }
 
+/// About as many bytes as the JSON of a value has.
+pub(crate) fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(size).sum(),
+        _ => 8,
+    }
+}
+
 /// A double; what JSON has no number for is text.
 fn double(value: f64) -> Value {
     match Number::from_f64(value) {
@@ -126,16 +243,35 @@ fn double(value: f64) -> Value {
     }
 }
 
-/// A cell of CSV: quoted where it must be; a null is empty.
-pub(crate) fn csv(value: &Value) -> String {
-    let text = match value {
-        Value::Null => return String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    if text.contains(['"', ',', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_of_zones() {
+        let zone = |name: &str| Zone::of(json!({ "sqlTimeZone": name }).as_object().unwrap());
+        let summer = 1_561_939_200_000; // 2019-07-01T00:00:00Z
+        for (name, text, shift, midnight) in [
+            ("UTC", "2019-07-01T00:00:00.000Z", 0, "2019-07-01T00:00:00.000Z"),
+            (
+                "America/Los_Angeles",
+                "2019-06-30T17:00:00.000-07:00",
+                -7,
+                "2019-07-01T00:00:00.000-07:00",
+            ),
+            (
+                "+05:30",
+                "2019-07-01T05:30:00.000+05:30",
+                5,
+                "2019-07-01T00:00:00.000+05:30",
+            ),
+        ] {
+            let zone = zone(name);
+            assert_eq!(zone.text(summer), text);
+            assert_eq!((zone.shifted(summer) - summer) / 3_600_000, shift);
+            assert_eq!(zone.text(zone.midnight(18_078)), midnight);
+        }
     }
 }

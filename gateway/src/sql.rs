@@ -1,40 +1,61 @@
 //! `POST /druid/v2/sql`: rows in five formats, streamed.
 
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::stream::{self, StreamExt};
-use serde_json::{Map, Value, json};
+use futures::stream::{self, BoxStream, StreamExt};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use serde_json::{Value, json};
 use trilith_client::{ClientError, QueryResult};
 use trilith_proto::pb::query::RunQueryRequest;
-use trilith_proto::pb::task::ResultColumn;
 
 use crate::Gateway;
-use crate::body::{ResultFormat, SqlRequest};
-use crate::error::HttpError;
-use crate::render::{self, Style, csv};
+use crate::body::SqlRequest;
+use crate::error::{HttpError, SqlError};
+use crate::format::Writer;
+use crate::render::{self, Style};
+
+const SQL_QUERY_ID: HeaderName = HeaderName::from_static("x-druid-sql-query-id");
+const QUERY_ID: HeaderName = HeaderName::from_static("x-druid-query-id");
+const RESPONSE_CONTEXT: HeaderName = HeaderName::from_static("x-druid-response-context");
+const HEADER_INCLUDED: HeaderName = HeaderName::from_static("x-druid-sql-header-included");
+/// Trailer: whether all rows have come.
+const COMPLETE: HeaderName = HeaderName::from_static("x-druid-response-complete");
+/// Trailer: why they have not.
+const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
 
 pub(crate) async fn run(State(gateway): State<Gateway>, headers: HeaderMap, body: Bytes) -> Response {
     let request = match SqlRequest::read(&headers, &body) {
         Ok(request) => request,
         Err(answer) => return *answer,
     };
-    let stringify = match request.context.get("sqlStringifyArrays") {
-        Some(Value::Bool(value)) => *value,
-        Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
-        _ => true,
-    };
     let call = RunQueryRequest {
         sql: request.query.clone(),
-        context_json: Value::Object(request.context.clone()).to_string(),
+        context_json: request.context_json(),
         parameters: request.parameters.clone(),
     };
-    let result = match gateway.client.query(call).await {
-        Ok(result) => result,
-        Err(error) => return HttpError::from(error).into_response(),
+    let mut response = match gateway.client.query(call).await {
+        Ok(result) => answer(&request, result, takes_trailers(&headers)).await,
+        Err(error) => SqlError::from(error).into_response(),
     };
-    answer(request, result, Style::Sql { stringify }).await
+    if let Ok(id) = HeaderValue::from_str(request.query_id()) {
+        response.headers_mut().insert(SQL_QUERY_ID, id.clone());
+        response.headers_mut().insert(QUERY_ID, id);
+    }
+    response
+}
+
+/// The caller reads what comes after the body.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 pub(crate) async fn cancel(State(gateway): State<Gateway>, Path(id): Path<String>) -> Response {
@@ -51,171 +72,133 @@ pub(crate) async fn cancel(State(gateway): State<Gateway>, Path(id): Path<String
     }
 }
 
-/// Writes one format.
-struct Writer {
-    format: ResultFormat,
-    names: Vec<String>,
-    first: bool,
+/// Engines that a statement can ask for.
+pub(crate) async fn engines() -> Json<Value> {
+    Json(json!({"engines": [{"name": "native"}, {"name": "msq-task"}]}))
 }
 
-impl Writer {
-    fn start(&mut self, request: &SqlRequest, columns: &[ResultColumn]) -> String {
-        let mut out = String::new();
-        if matches!(self.format, ResultFormat::Object | ResultFormat::Array) {
-            out.push('[');
-        }
-        if !request.header {
-            return out;
-        }
-        let names = || {
-            columns
-                .iter()
-                .map(|column| Value::from(column.name.clone()))
-                .collect::<Vec<_>>()
-        };
-        let types = || {
-            columns
-                .iter()
-                .map(|column| Value::from(column.r#type.clone()))
-                .collect::<Vec<_>>()
-        };
-        let sql_types = || {
-            columns
-                .iter()
-                .map(|column| Value::from(column.sql_type.clone()))
-                .collect::<Vec<_>>()
-        };
-        if matches!(self.format, ResultFormat::Object | ResultFormat::ObjectLines) {
-            let header: Map<String, Value> = columns
-                .iter()
-                .map(|column| {
-                    let mut about = Map::new();
-                    if request.types_header {
-                        about.insert("type".to_owned(), json!(column.r#type));
-                    }
-                    if request.sql_types_header {
-                        about.insert("sqlType".to_owned(), json!(column.sql_type));
-                    }
-                    let about = if about.is_empty() {
-                        Value::Null
-                    } else {
-                        Value::Object(about)
-                    };
-                    (column.name.clone(), about)
-                })
-                .collect();
-            self.entry(&mut out, &Value::Object(header).to_string());
-            return out;
-        }
-        let mut lines = vec![names()];
-        if request.types_header {
-            lines.push(types());
-        }
-        if request.sql_types_header {
-            lines.push(sql_types());
-        }
-        for line in lines {
-            self.line(&mut out, line);
-        }
-        out
-    }
+/// Queries of the engine that Trilith does not have: none.
+pub(crate) async fn queries() -> Json<Value> {
+    Json(json!({"queries": []}))
+}
 
-    fn line(&mut self, out: &mut String, values: Vec<Value>) {
-        match self.format {
-            ResultFormat::Csv => {
-                out.push_str(&values.iter().map(csv).collect::<Vec<_>>().join(","));
-                out.push('\n');
-            }
-            _ => self.entry(out, &Value::Array(values).to_string()),
-        }
-    }
+pub(crate) async fn query_report() -> Response {
+    (
+        StatusCode::NOT_FOUND,
+        Json(json!({"query": null, "report": null})),
+    )
+        .into_response()
+}
 
-    fn entry(&mut self, out: &mut String, text: &str) {
-        match self.format {
-            ResultFormat::Object | ResultFormat::Array => {
-                if !self.first {
-                    out.push(',');
+/// Where an answer is.
+struct Answer {
+    rows: BoxStream<'static, Result<arrow::record_batch::RecordBatch, ClientError>>,
+    writer: Writer,
+    style: Style,
+    /// An error after the first byte becomes a row.
+    error_as_row: bool,
+    /// An error after the first byte is told in a trailer; otherwise the connection is cut.
+    trailers: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    Rows,
+    Trailers(HeaderMap),
+    End,
+}
+
+impl Answer {
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, ClientError>> {
+        match std::mem::replace(&mut self.stage, Stage::End) {
+            Stage::End => None,
+            Stage::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
+            Stage::Rows => Some(match self.rows.next().await {
+                Some(Ok(batch)) => {
+                    let mut out = String::new();
+                    for row in render::rows(&batch, self.style) {
+                        self.writer.row(&mut out, &row);
+                    }
+                    self.stage = Stage::Rows;
+                    Ok(Frame::data(Bytes::from(out)))
                 }
-                self.first = false;
-                out.push_str(text);
-            }
-            _ => {
-                out.push_str(text);
-                out.push('\n');
-            }
+                None => {
+                    self.stage = Stage::Trailers(complete(true));
+                    Ok(Frame::data(Bytes::from_static(self.writer.end().as_bytes())))
+                }
+                Some(Err(error)) => self.failed(error),
+            }),
         }
     }
 
-    fn row(&mut self, out: &mut String, values: Vec<Value>) {
-        match self.format {
-            ResultFormat::Object | ResultFormat::ObjectLines => {
-                let object: Map<String, Value> = self.names.iter().cloned().zip(values).collect();
-                self.entry(out, &Value::Object(object).to_string());
-            }
-            _ => self.line(out, values),
+    /// What was sent stays without its end, so that the reader knows that it is not complete.
+    fn failed(&mut self, error: ClientError) -> Result<Frame<Bytes>, ClientError> {
+        if !self.error_as_row && !self.trailers {
+            return Err(error);
         }
-    }
-
-    /// The trailer: lines and CSV end with an empty line, so that a reader knows that all has come.
-    fn end(&self) -> &'static str {
-        match self.format {
-            ResultFormat::Object | ResultFormat::Array => "]\n",
-            _ => "\n",
+        let error = SqlError::from(error);
+        let mut trailers = complete(false);
+        // A header has one line.
+        let message = error.0.message.replace(['\r', '\n'], " ");
+        if let Ok(message) = HeaderValue::from_str(&message) {
+            trailers.insert(ERROR_MESSAGE, message);
         }
+        let mut out = String::new();
+        if self.error_as_row {
+            self.writer.error(&mut out, &error.to_json());
+            out.push_str(self.writer.end());
+        }
+        self.stage = Stage::Trailers(trailers);
+        Ok(Frame::data(Bytes::from(out)))
     }
 }
 
-async fn answer(request: SqlRequest, mut result: QueryResult, style: Style) -> Response {
+fn complete(all: bool) -> HeaderMap {
+    let value = HeaderValue::from_static(if all { "true" } else { "false" });
+    HeaderMap::from_iter([(COMPLETE, value)])
+}
+
+async fn answer(request: &SqlRequest, mut result: QueryResult, trailers: bool) -> Response {
     // The first batch decides between an error answer and rows.
     let first = result.rows.next().await;
     if let Some(Err(error)) = first {
-        return HttpError::from(error).into_response();
+        return SqlError::from(error).into_response();
     }
-    let mut writer = Writer {
-        format: request.format,
-        names: result.columns.iter().map(|column| column.name.clone()).collect(),
-        first: true,
+    let (writer, start) = Writer::start(request.layout, &result.columns);
+    let answer = Answer {
+        rows: stream::iter(first).chain(result.rows).boxed(),
+        writer,
+        style: Style::sql(&request.context),
+        error_as_row: is_true(request.context.get("writeExceptionBodyAsResponseRow")),
+        trailers,
+        stage: Stage::Rows,
     };
-    let start = writer.start(&request, &result.columns);
-    let id = result.query_id.clone();
-    let rows = stream::iter(first).chain(result.rows);
-    let text = stream::unfold((rows, Some(writer)), move |(mut rows, writer)| async move {
-        let mut writer = writer?;
-        match rows.next().await {
-            Some(Ok(batch)) => {
-                let mut out = String::new();
-                for row in render::rows(&batch, style) {
-                    writer.row(&mut out, row);
-                }
-                Some((Ok(Bytes::from(out)), (rows, Some(writer))))
-            }
-            // Cutting the answer short tells the reader that it is not complete.
-            Some(Err(error)) => Some((Err::<Bytes, ClientError>(error), (rows, None))),
-            None => Some((Ok(Bytes::from_static(writer.end().as_bytes())), (rows, None))),
-        }
+    let frames = stream::unfold(answer, |mut answer| async move {
+        let frame = answer.next().await?;
+        Some((frame, answer))
     });
-    let body = Body::from_stream(stream::iter([Ok(Bytes::from(start))]).chain(text));
-    let kind = match request.format {
-        ResultFormat::Object | ResultFormat::Array => "application/json",
-        ResultFormat::ObjectLines | ResultFormat::ArrayLines => "text/plain",
-        ResultFormat::Csv => "text/csv",
-    };
-    let mut response = Response::new(body);
+    let start = stream::iter([Ok(Frame::data(Bytes::from(start)))]);
+    let mut response = Response::new(Body::new(StreamBody::new(start.chain(frames))));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(HeaderName::from_static("x-druid-sql-query-id"), id.clone());
-        headers.insert(HeaderName::from_static("x-druid-query-id"), id);
-    }
     headers.insert(
-        HeaderName::from_static("x-druid-response-context"),
-        HeaderValue::from_static("{}"),
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(request.layout.format.content_type()),
     );
-    if request.header {
-        headers.insert(
-            HeaderName::from_static("x-druid-sql-header-included"),
-            HeaderValue::from_static("yes"),
-        );
+    headers.insert(RESPONSE_CONTEXT, HeaderValue::from_static("{}"));
+    headers.insert(
+        header::TRAILER,
+        HeaderValue::from_static("X-Druid-Response-Complete, X-Error-Message"),
+    );
+    if request.layout.header {
+        headers.insert(HEADER_INCLUDED, HeaderValue::from_static("yes"));
     }
     response
+}
+
+fn is_true(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Bool(value)) => *value,
+        Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
+        _ => false,
+    }
 }

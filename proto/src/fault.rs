@@ -230,6 +230,11 @@ impl Fault {
         Fault::new(FaultCode::Canceled, json!({"reason": word}), message)
     }
 
+    /// Stopped by a user.
+    pub fn is_shutdown(&self) -> bool {
+        self.code == FaultCode::Canceled && self.to_json()["reason"] == "USER_REQUEST"
+    }
+
     /// External data that cannot be read as its format says.
     pub fn cannot_parse(message: impl Into<String>) -> Fault {
         Fault::new(FaultCode::CannotParseExternalData, json!({}), message)

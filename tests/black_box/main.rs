@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod concurrency;
+mod conformance;
 mod dialect;
 mod differential;
 mod disk;
@@ -10,13 +11,16 @@ mod errors;
 mod fault_codes;
 mod faults;
 mod functions;
+mod golden;
 mod harness;
+mod http;
 mod ingest;
 mod locks;
 mod memory;
 mod namespaces;
 mod parallel;
 mod queries;
+mod rejections;
 mod resume;
 mod retries;
 mod source;

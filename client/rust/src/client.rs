@@ -193,6 +193,15 @@ impl Client {
         Ok(answer.locks)
     }
 
+    /// The worker processes.
+    pub async fn workers(&self) -> Result<Vec<tasks::WorkerProcess>, ClientError> {
+        let request = || tasks::ListWorkersRequest {};
+        let answer = self
+            .read(|| async { self.tasks().list_workers(request()).await })
+            .await?;
+        Ok(answer.workers)
+    }
+
     /// Follows a task until it ends.
     pub async fn watch(
         &self,
@@ -257,18 +266,51 @@ impl Client {
             .datasources)
     }
 
-    /// All segments of a datasource.
+    /// All used segments of a datasource; of all datasources when its name is empty.
     pub async fn segments(
         &self,
         datasource: &str,
         overshadowed: bool,
     ) -> Result<Vec<datasources::Segment>, ClientError> {
-        let mut segments = Vec::new();
-        let mut request = datasources::ListSegmentsRequest {
+        self.all_segments(datasources::ListSegmentsRequest {
             datasource: datasource.to_owned(),
             include_overshadowed: overshadowed,
             ..Default::default()
+        })
+        .await
+    }
+
+    /// All segments of a datasource that were put aside; of all datasources when its name is empty.
+    pub async fn unused_segments(&self, datasource: &str) -> Result<Vec<datasources::Segment>, ClientError> {
+        self.all_segments(datasources::ListSegmentsRequest {
+            datasource: datasource.to_owned(),
+            unused: true,
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Marks segments as used or unused. Returns how many changed.
+    pub async fn mark_segments(&self, request: datasources::MarkSegmentsRequest) -> Result<u64, ClientError> {
+        let answer = self.datasources().mark_segments(request).await?;
+        Ok(answer.into_inner().changed_count)
+    }
+
+    /// Deletes unused segments of a datasource inside an interval. Returns how many went.
+    pub async fn delete_unused(&self, datasource: &str, interval: &str) -> Result<u64, ClientError> {
+        let request = datasources::DeleteUnusedSegmentsRequest {
+            datasource: datasource.to_owned(),
+            interval: interval.to_owned(),
         };
+        let answer = self.datasources().delete_unused_segments(request).await?;
+        Ok(answer.into_inner().deleted_count)
+    }
+
+    async fn all_segments(
+        &self,
+        mut request: datasources::ListSegmentsRequest,
+    ) -> Result<Vec<datasources::Segment>, ClientError> {
+        let mut segments = Vec::new();
         loop {
             let page = self
                 .read(|| async { self.datasources().list_segments(request.clone()).await })

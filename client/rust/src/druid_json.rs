@@ -80,8 +80,10 @@ pub fn report_json(report: &pb::TaskReport, rows: Option<Vec<Value>>) -> Value {
         out.put("signature", signature);
         out.put("sqlTypeNames", json!(types));
         out.put("results", rows.unwrap_or_default());
-        // Spelled as Druid spells it.
-        out.put("resultsTruncted", truncated || results.results_truncated);
+        let truncated = truncated || results.results_truncated;
+        out.put("resultsTruncated", truncated);
+        // As releases before 28 spelled it.
+        out.put("resultsTruncted", truncated);
         payload.put("results", out.json());
     }
     let mut out = Object::default();
@@ -110,24 +112,22 @@ fn status_json(status: &pb::StatusReport) -> Value {
     }
     out.put_some("startTime", status.start_time_ms.map(iso));
     out.put("durationMs", status.duration_ms);
-    if !status.workers.is_empty() {
-        let mut workers = Map::new();
-        for worker in &status.workers {
-            let stats = json!({
-                "workerId": worker.worker_id,
-                "state": worker.state,
-                "durationMs": worker.duration_ms,
-                "pendingMs": worker.pending_ms,
-            });
-            let attempts = workers
-                .entry(worker.worker_number.to_string())
-                .or_insert_with(|| json!([]));
-            if let Some(attempts) = attempts.as_array_mut() {
-                attempts.push(stats);
-            }
+    let mut workers = Map::new();
+    for worker in &status.workers {
+        let stats = json!({
+            "workerId": worker.worker_id,
+            "state": worker.state,
+            "durationMs": worker.duration_ms,
+            "pendingMs": worker.pending_ms,
+        });
+        let attempts = workers
+            .entry(worker.worker_number.to_string())
+            .or_insert_with(|| json!([]));
+        if let Some(attempts) = attempts.as_array_mut() {
+            attempts.push(stats);
         }
-        out.put("workers", workers);
     }
+    out.put("workers", workers);
     out.put("pendingTasks", status.pending_tasks);
     out.put("runningTasks", status.running_tasks);
     if let Some(load) = &status.segment_load {
@@ -271,7 +271,7 @@ fn counter_json(value: &pb::counter::Value) -> Value {
                 ("files", &channel.files),
                 ("totalFiles", &channel.total_files),
             ] {
-                if !values.is_empty() {
+                if values.iter().any(|value| *value != 0) {
                     out.put(key, json!(values));
                 }
             }
@@ -363,6 +363,7 @@ pub fn runner_code(state: pb::State) -> &'static str {
 /// `status` of `GET …/task/{id}/status`, and an entry of the task list.
 pub fn status_plus_json(task: &pb::Task) -> Value {
     let state = task.state();
+    let host = Some(&task.host).filter(|host| !host.is_empty());
     json!({
         "id": task.task_id,
         "groupId": task.task_id,
@@ -373,7 +374,7 @@ pub fn status_plus_json(task: &pb::Task) -> Value {
         "status": state_code(state),
         "runnerStatusCode": runner_code(state),
         "duration": task.duration_ms,
-        "location": {"host": task.host, "port": task.port, "tlsPort": -1},
+        "location": {"host": host, "port": task.port, "tlsPort": -1},
         "dataSource": task.datasource,
         "errorMsg": task.error_message,
     })

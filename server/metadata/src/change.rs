@@ -72,8 +72,20 @@ impl Change {
         segments.iter().filter_map(|segment| segment.path.as_deref())
     }
 
-    /// Decides against the segments as they are now: nothing may change them before this is committed.
-    pub(crate) fn resolve(&self, datasource: &str, current: &SegmentView) -> Result<Resolved, MetadataError> {
+    /// Segments, tombstones among them, that it adds as things are now; none if it adds nothing.
+    pub fn added_count(&self, datasource: &str, current: &SegmentView) -> Option<usize> {
+        let resolved = self.resolve(datasource, current, &[]).ok()?;
+        Some(resolved.added.len()).filter(|count| *count > 0)
+    }
+
+    /// Decides against the segments as they are now: nothing may change them before this is committed. The places of
+    /// `unused` segments stay theirs.
+    pub(crate) fn resolve(
+        &self,
+        datasource: &str,
+        current: &SegmentView,
+        unused: &[SegmentRecord],
+    ) -> Result<Resolved, MetadataError> {
         let (permit, segments) = match self {
             Change::None => return Ok(Resolved::default()),
             Change::Append(append) => (&append.permit, &append.segments),
@@ -87,7 +99,7 @@ impl Change {
         }
         match self {
             Change::None => Ok(Resolved::default()),
-            Change::Append(append) => Ok(append.resolve(current)),
+            Change::Append(append) => Ok(append.resolve(current, unused)),
             Change::Replace(replace) => replace.resolve(datasource, current),
         }
     }
@@ -141,8 +153,9 @@ fn placed(record: &SegmentRecord, version: &str, (number, core): (u32, u32)) -> 
 }
 
 impl Append {
-    fn resolve(&self, current: &SegmentView) -> Resolved {
-        let mut places = Places::of(current.used().iter().map(|segment| segment.record.as_ref()));
+    fn resolve(&self, current: &SegmentView, unused: &[SegmentRecord]) -> Resolved {
+        let used = current.used().iter().map(|segment| segment.record.as_ref());
+        let mut places = Places::of(used.chain(unused));
         let mut added = Vec::with_capacity(self.segments.len());
         for segment in &self.segments {
             let own = segment.version.as_str();

@@ -4,6 +4,7 @@ mod allocator;
 mod change;
 mod error;
 mod locks;
+mod mark;
 mod memory_store;
 mod records;
 mod sled_store;
@@ -16,6 +17,7 @@ pub use error::MetadataError;
 pub use locks::{
     ActiveLock, LockKind, LockLease, LockManager, LockOwner, LockRequest, PendingLock, PublishPermit,
 };
+pub use mark::Selection;
 pub use memory_store::MemoryStore;
 pub use records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState};
 pub use sled_store::SledStore;

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use trilith_proto::interval::Interval;
+use trilith_segment::SegmentRecord;
 
 use crate::error::MetadataError;
+use crate::mark::Selection;
 use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, other_run, page};
 use crate::store::MetadataStore;
 use crate::view::{SegmentIndex, SegmentView, SegmentViews};
@@ -22,6 +25,16 @@ struct Inner {
     tasks: BTreeMap<String, TaskRecord>,
     reports: BTreeMap<String, Vec<u8>>,
     checkpoints: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
+    /// Segments that were put aside, by datasource and id.
+    unused: BTreeMap<(String, String), SegmentRecord>,
+}
+
+impl Inner {
+    fn unused_of(&self, datasource: Option<&str>) -> Vec<SegmentRecord> {
+        let wanted = |name: &str| datasource.is_none_or(|wanted| wanted == name);
+        let unused = self.unused.iter().filter(|((name, _), _)| wanted(name));
+        unused.map(|(_, record)| record.clone()).collect()
+    }
 }
 
 impl MetadataStore for MemoryStore {
@@ -90,13 +103,56 @@ impl MetadataStore for MemoryStore {
             Some(_) => {}
         }
         let datasource = publish.task.datasource.as_str();
-        let change = publish
-            .change
-            .resolve(datasource, &self.segments.view(datasource))?;
+        let change = publish.change.resolve(
+            datasource,
+            &self.segments.view(datasource),
+            &inner.unused_of(Some(datasource)),
+        )?;
         inner.tasks.insert(id.clone(), publish.task.clone());
         inner.reports.insert(id.clone(), publish.report.clone());
         inner.checkpoints.remove(id);
         self.segments.change(datasource, &change.added, &change.removed);
         Ok(())
+    }
+
+    fn mark_unused(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError> {
+        let mut inner = self.inner.lock();
+        let moved = selection.of_used(&self.segments.view(datasource));
+        for segment in &moved {
+            let key = (datasource.to_owned(), segment.id.clone());
+            inner.unused.insert(key, segment.record.as_ref().clone());
+        }
+        let removed: Vec<String> = moved.into_iter().map(|segment| segment.id).collect();
+        self.segments.change(datasource, &[], &removed);
+        Ok(removed.len())
+    }
+
+    fn mark_used(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError> {
+        let mut inner = self.inner.lock();
+        let unused = inner.unused_of(Some(datasource));
+        let moved = selection.of_unused(unused, &self.segments.view(datasource));
+        for segment in &moved {
+            inner.unused.remove(&(datasource.to_owned(), segment.id.clone()));
+        }
+        self.segments.change(datasource, &moved, &[]);
+        Ok(moved.len())
+    }
+
+    fn unused(&self, datasource: Option<&str>) -> Result<Vec<SegmentRecord>, MetadataError> {
+        Ok(self.inner.lock().unused_of(datasource))
+    }
+
+    fn forget_unused(
+        &self,
+        datasource: &str,
+        interval: Interval,
+    ) -> Result<Vec<SegmentRecord>, MetadataError> {
+        let mut inner = self.inner.lock();
+        let mut gone = inner.unused_of(Some(datasource));
+        gone.retain(|record| interval.contains(&record.interval));
+        for record in &gone {
+            inner.unused.remove(&(datasource.to_owned(), record.segment_id()));
+        }
+        Ok(gone)
     }
 }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
+use trilith_proto::interval::Interval;
+use trilith_segment::SegmentRecord;
 
 use crate::error::MetadataError;
+use crate::mark::Selection;
 use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord, TaskState, decode, encode, other_run, page};
 use crate::store::MetadataStore;
 use crate::view::{SegmentIndex, SegmentView, SegmentViews, UsedSegment};
@@ -15,14 +18,16 @@ use crate::view::{SegmentIndex, SegmentView, SegmentViews, UsedSegment};
 /// Bytes of pages that sled keeps in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Trees of sled: `tasks`, `reports`, `segments` (key: datasource, a zero byte, segment id), and `checkpoints` of
-/// running tasks (key: task, a zero byte, stage).
+/// Trees of sled: `tasks`, `reports`, `segments` and `unused` (key: datasource, a zero byte, segment id), and
+/// `checkpoints` of running tasks (key: task, a zero byte, stage).
 pub struct SledStore {
     db: sled::Db,
     tasks: sled::Tree,
     reports: sled::Tree,
     segments: sled::Tree,
     checkpoints: sled::Tree,
+    /// Segments that were put aside.
+    unused: sled::Tree,
     /// What `segments` holds, decoded.
     index: SegmentIndex,
     /// Held from deciding on a change until it is committed and in the index.
@@ -38,10 +43,11 @@ impl SledStore {
             .path(directory)
             .cache_capacity(CACHE_BYTES)
             .open()?;
-        let (tasks, reports, segments) = (
+        let (tasks, reports, segments, unused) = (
             db.open_tree("tasks")?,
             db.open_tree("reports")?,
             db.open_tree("segments")?,
+            db.open_tree("unused")?,
         );
         let checkpoints = db.open_tree("checkpoints")?;
         let mut used = Vec::new();
@@ -67,6 +73,7 @@ impl SledStore {
             reports,
             segments,
             checkpoints,
+            unused,
             index: SegmentIndex::new(used),
             publishing: Mutex::new(()),
             ending: RwLock::new(None),
@@ -174,7 +181,10 @@ impl MetadataStore for SledStore {
         let datasource = publish.task.datasource.as_str();
         let task = encode(id, &publish.task)?;
         let _alone = self.publishing.lock();
-        let change = publish.change.resolve(datasource, &self.index.view(datasource))?;
+        let unused = self.unused(Some(datasource))?;
+        let change = publish
+            .change
+            .resolve(datasource, &self.index.view(datasource), &unused)?;
         let mut added = Vec::with_capacity(change.added.len());
         for segment in &change.added {
             let bytes = encode(&segment.id, segment.record.as_ref())?;
@@ -202,9 +212,82 @@ impl MetadataStore for SledStore {
         }
         Ok(())
     }
+
+    fn mark_unused(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError> {
+        let _alone = self.publishing.lock();
+        let moved = selection.of_used(&self.index.view(datasource));
+        self.shift(datasource, &moved, &self.segments, &self.unused)?;
+        let removed: Vec<String> = moved.into_iter().map(|segment| segment.id).collect();
+        self.index.change(datasource, &[], &removed);
+        Ok(removed.len())
+    }
+
+    fn mark_used(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError> {
+        let _alone = self.publishing.lock();
+        let unused = self.unused(Some(datasource))?;
+        let moved = selection.of_unused(unused, &self.index.view(datasource));
+        self.shift(datasource, &moved, &self.unused, &self.segments)?;
+        self.index.change(datasource, &moved, &[]);
+        Ok(moved.len())
+    }
+
+    fn unused(&self, datasource: Option<&str>) -> Result<Vec<SegmentRecord>, MetadataError> {
+        let prefix = datasource.map_or_else(Vec::new, |name| segment_key(name, ""));
+        let mut records = Vec::new();
+        for entry in self.unused.scan_prefix(prefix) {
+            let (key, bytes) = entry?;
+            records.push(decode(&text(&key), &bytes)?);
+        }
+        Ok(records)
+    }
+
+    fn forget_unused(
+        &self,
+        datasource: &str,
+        interval: Interval,
+    ) -> Result<Vec<SegmentRecord>, MetadataError> {
+        let _alone = self.publishing.lock();
+        let mut gone = self.unused(Some(datasource))?;
+        gone.retain(|record| interval.contains(&record.interval));
+        let mut batch = sled::Batch::default();
+        for record in &gone {
+            batch.remove(segment_key(datasource, &record.segment_id()));
+        }
+        self.unused.apply_batch(batch)?;
+        self.db.flush()?;
+        Ok(gone)
+    }
 }
 
 impl SledStore {
+    /// Moves segments from one tree to another, all or none, and onto the disk.
+    fn shift(
+        &self,
+        datasource: &str,
+        segments: &[UsedSegment],
+        from: &sled::Tree,
+        to: &sled::Tree,
+    ) -> Result<(), MetadataError> {
+        let mut moved = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let bytes = encode(&segment.id, segment.record.as_ref())?;
+            moved.push((segment_key(datasource, &segment.id), bytes));
+        }
+        let result = (from, to).transaction(|(from, to)| {
+            for (key, bytes) in &moved {
+                from.remove(key.as_slice())?;
+                to.insert(key.as_slice(), bytes.as_slice())?;
+            }
+            Ok::<(), ConflictableTransactionError<MetadataError>>(())
+        });
+        result.map_err(|error| match error {
+            TransactionError::Abort(error) => error,
+            TransactionError::Storage(error) => error.into(),
+        })?;
+        self.db.flush()?;
+        Ok(())
+    }
+
     /// Ends a task in one transaction.
     fn commit(
         &self,

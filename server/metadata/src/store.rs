@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use trilith_proto::interval::Interval;
+use trilith_segment::SegmentRecord;
+
 use crate::error::MetadataError;
+use crate::mark::Selection;
 use crate::records::{Publish, TaskFilter, TaskPage, TaskRecord};
 use crate::view::{SegmentView, SegmentViews};
 
@@ -42,4 +46,20 @@ pub trait MetadataStore: Send + Sync {
     /// `NotLocked` when its locks do not cover its segments. Where appended segments stand is decided here, against
     /// what is there by then.
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError>;
+
+    /// Puts used segments of a datasource aside. Returns how many.
+    fn mark_unused(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError>;
+
+    /// Brings unused segments of a datasource back, but none that a newer one would hide. Returns how many.
+    fn mark_used(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError>;
+
+    /// Segments of a datasource, or of all, that were put aside, in order of their ids.
+    fn unused(&self, datasource: Option<&str>) -> Result<Vec<SegmentRecord>, MetadataError>;
+
+    /// Forgets the unused segments of a datasource inside an interval. Returns them: their files are nobody's now.
+    fn forget_unused(
+        &self,
+        datasource: &str,
+        interval: Interval,
+    ) -> Result<Vec<SegmentRecord>, MetadataError>;
 }

@@ -139,6 +139,70 @@ fn place(start: i64, version: &str, number: u32) -> (i64, String, u32) {
     (start, version.to_owned(), number)
 }
 
+/// What every store must do with segments that are put aside.
+async fn marks(store: &dyn MetadataStore) {
+    store.put_task(&task("a", 1)).unwrap();
+    let segments = vec![segment(0, "1", 0), segment(10, "1", 0)];
+    let ids: Vec<String> = segments.iter().map(SegmentRecord::segment_id).collect();
+    store.publish(&publish("a", append(segments).await)).unwrap();
+    let within = |start, end, versions: Option<&str>| Selection::Interval {
+        interval: interval(start, end),
+        versions: versions.map(|version| vec![version.to_owned()]),
+    };
+    // Only what lies inside, and of the version.
+    for selection in [
+        within(0, 9, None),
+        within(0, 10, Some("2")),
+        Selection::Ids(vec!["x".to_owned()]),
+    ] {
+        assert_eq!(store.mark_unused("t", &selection).unwrap(), 0, "{selection:?}");
+    }
+    assert_eq!(store.mark_unused("t", &within(0, 10, Some("1"))).unwrap(), 1);
+    assert_eq!(store.mark_unused("other", &Selection::All).unwrap(), 0);
+    assert_eq!(store.unused(Some("t")).unwrap().len(), 1);
+    assert_eq!(store.unused(Some("other")).unwrap().len(), 0);
+    let used = |store: &dyn MetadataStore| store.segments("t").used().len();
+    assert_eq!(used(store), 1);
+    assert_eq!(store.mark_used("t", &Selection::Ids(ids.clone())).unwrap(), 1);
+    assert_eq!(store.mark_used("t", &Selection::Ids(ids.clone())).unwrap(), 0);
+    assert_eq!(shown(store).len(), 2);
+    // An unused segment keeps its place: what is appended gets another one.
+    assert_eq!(store.mark_unused("t", &within(0, 10, None)).unwrap(), 1);
+    store.put_task(&task("b", 2)).unwrap();
+    store
+        .publish(&publish("b", append(vec![segment(0, "1", 0)]).await))
+        .unwrap();
+    assert_eq!(store.segments("t").used()[0].record.partition_number(), 1);
+    assert_eq!(store.mark_used("t", &Selection::All).unwrap(), 1);
+    assert_eq!(used(store), 3);
+    // What a newer version hides does not come back.
+    assert_eq!(store.mark_unused("t", &Selection::All).unwrap(), 3);
+    store.put_task(&task("c", 3)).unwrap();
+    store
+        .publish(&publish("c", append(vec![segment(0, "2", 0)]).await))
+        .unwrap();
+    assert_eq!(store.mark_used("t", &Selection::All).unwrap(), 1);
+    assert_eq!(shown(store), [place(0, "2", 0), place(10, "1", 0)]);
+    // Deleted for good: only unused ones inside.
+    assert_eq!(store.forget_unused("t", interval(0, 9)).unwrap().len(), 0);
+    assert_eq!(store.forget_unused("t", interval(0, 20)).unwrap().len(), 2);
+    assert_eq!(store.unused(None).unwrap().len(), 0);
+    assert_eq!(used(store), 2);
+}
+
+#[tokio::test]
+async fn segments_are_put_aside_and_come_back() {
+    marks(&MemoryStore::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path()).unwrap();
+    marks(&store).await;
+    store.mark_unused("t", &Selection::All).unwrap();
+    drop(store);
+    let store = SledStore::open(directory.path()).unwrap();
+    assert_eq!(store.segments("t").used().len(), 0);
+    assert_eq!(store.unused(None).unwrap().len(), 2);
+}
+
 /// What every store must do.
 async fn contract(store: &dyn MetadataStore) {
     store.put_task(&task("a", 1)).unwrap();

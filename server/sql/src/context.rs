@@ -96,6 +96,27 @@ const CHOICES: &[(&str, &[&str], bool)] = &[
         &["EXCLUSIVE", "SHARED", "APPEND", "REPLACE"],
         false,
     ),
+    (
+        "clusterStatisticsMergeMode",
+        &["SEQUENTIAL", "PARALLEL", "AUTO"],
+        false,
+    ),
+    ("includeSegmentSource", &["NONE", "REALTIME"], false),
+    ("engine", &["native", "msq-task"], false),
+];
+
+/// Keys that the planner sets itself.
+const RESERVED: &[&str] = &[
+    "sqlInsertSegmentGranularity",
+    "sqlReplaceTimeChunks",
+    "timestampResultField",
+    "timestampResultFieldGranularity",
+    "timestampResultFieldInOriginalDimensions",
+    "minTimeArrayOutputName",
+    "maxTimeArrayOutputName",
+    "__timeColumn",
+    "__exportFileFormat",
+    "isReindex",
 ];
 
 /// What becomes of arrays that are stored.
@@ -123,6 +144,11 @@ impl ArrayIngestMode {
 impl QueryContext {
     /// Checks the type of every known key.
     pub fn parse(map: Map<String, Value>) -> Result<QueryContext, ApiError> {
+        if let Some(key) = RESERVED.iter().find(|key| map.contains_key(**key)) {
+            return Err(ApiError::invalid_input(format!(
+                "Query context parameter [{key}] is not allowed; the statement says it in its clauses"
+            )));
+        }
         for (key, least) in INTEGERS {
             if let Some(value) = map.get(*key).filter(|value| !value.is_null()) {
                 let number = integer(key, value)?;
@@ -154,6 +180,12 @@ impl QueryContext {
                 return Err(ApiError::invalid_input(format!(
                     "Query context key [{key}] must be one of {choices:?}, but it is [{text}]"
                 )));
+            }
+        }
+        if let Some(value) = map.get("indexSpec").filter(|value| !value.is_null()) {
+            let parsed = value.as_str().map(serde_json::from_str::<Map<String, Value>>);
+            if !value.is_object() && parsed.is_none_or(|parsed| parsed.is_err()) {
+                return Err(wrong("indexSpec", value, "a JSON object"));
             }
         }
         let context = QueryContext { map };
@@ -364,6 +396,11 @@ impl QueryContext {
             }
             _ => Err(wrong()),
         }
+    }
+
+    /// `waitUntilSegmentsLoad`.
+    pub fn wait_until_segments_load(&self) -> bool {
+        self.boolean("waitUntilSegmentsLoad", false)
     }
 
     /// `finalizeAggregations`.

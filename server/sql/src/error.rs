@@ -3,8 +3,8 @@
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use sqlparser::parser::ParserError;
-use sqlparser::tokenizer::Span;
-use trilith_proto::error::{ApiError, Category, Persona, Position};
+use sqlparser::tokenizer::{Span, TokenWithSpan};
+use trilith_proto::error::{ApiError, Position};
 
 /// Position of a span; the end is the last character.
 pub(crate) fn position(span: Span) -> Option<Position> {
@@ -29,8 +29,37 @@ pub(crate) fn validation(message: impl Into<String>) -> ApiError {
     ApiError::sql(message, None)
 }
 
-/// What the parser says: "Expected: x, found: y at Line: 1, Column: 10".
-pub(crate) fn parse_error(error: &ParserError, end: (u64, u64)) -> ApiError {
+/// A token that does not belong where it stands. `expected` says what does.
+pub(crate) fn unexpected(found: &str, expected: &str, place: Position) -> ApiError {
+    let expected = format!("[{expected}]");
+    let message = format!(
+        "Received an unexpected token [{found}] (line [{}], column [{}]), acceptable options: {expected}",
+        place.line, place.column
+    );
+    ApiError::sql(message, None)
+        .at(place)
+        .with("token", found)
+        .with("expected", expected)
+}
+
+/// The statement ends behind `last`, where more was expected.
+pub(crate) fn unexpected_end(last: Option<&TokenWithSpan>, expected: &str) -> ApiError {
+    let (found, place) = match last {
+        Some(last) => (format!("{} <EOF>", last.token), position(last.span)),
+        None => ("<EOF>".to_owned(), None),
+    };
+    unexpected(&found, expected, place.unwrap_or(START))
+}
+
+const START: Position = Position {
+    line: 1,
+    column: 1,
+    end_line: 1,
+    end_column: 1,
+};
+
+/// What the parser says: "Expected: x, found: y at Line: 1, Column: 10". `last` is the last token that it had.
+pub(crate) fn parse_error(error: &ParserError, last: Option<&TokenWithSpan>) -> ApiError {
     let text = match error {
         ParserError::ParserError(text) | ParserError::TokenizerError(text) => text.clone(),
         ParserError::RecursionLimitExceeded => {
@@ -41,24 +70,27 @@ pub(crate) fn parse_error(error: &ParserError, end: (u64, u64)) -> ApiError {
         Some((message, place)) => (message.to_owned(), parse_place(place)),
         None => (text, None),
     };
-    let (line, column) = place.unwrap_or(end);
-    let place = Position {
-        line,
-        column,
-        end_line: line,
-        end_column: column,
+    let place = match place {
+        Some((line, column)) => Position {
+            line,
+            column,
+            end_line: line,
+            end_column: column,
+        },
+        None => last.and_then(|last| position(last.span)).unwrap_or(START),
     };
-    let message = match message
+    match message
         .strip_prefix("Expected: ")
         .and_then(|rest| rest.rsplit_once(", found: "))
     {
+        Some((expected, "EOF")) => unexpected_end(last, expected),
         Some((expected, found)) => {
-            let found = if found == "EOF" { "<EOF>" } else { found };
-            format!("Received an unexpected token [{found}], expected [{expected}]")
+            let length = found.chars().count().max(1) as u64;
+            let end_column = place.column + length - 1;
+            unexpected(found, expected, Position { end_column, ..place })
         }
-        None => message,
-    };
-    ApiError::sql(message, Some(place))
+        None => ApiError::sql(message, Some(place)),
+    }
 }
 
 fn parse_place(text: &str) -> Option<(u64, u64)> {
@@ -66,14 +98,11 @@ fn parse_place(text: &str) -> Option<(u64, u64)> {
     Some((line.trim().parse().ok()?, column.trim().parse().ok()?))
 }
 
-/// The statement is no query at all.
-pub(crate) fn not_a_query() -> ApiError {
-    ApiError::new(
-        Category::Uncategorized,
-        Persona::Developer,
-        "general",
-        "Unable to parse the SQL, unrecognized error from calcite: [Non-query expression encountered in illegal context]",
-    )
+/// The statement is no query at all; it begins at `first`.
+pub(crate) fn not_a_query(first: Option<&TokenWithSpan>) -> ApiError {
+    let message = "Non-query expression encountered in illegal context; a statement begins with SELECT, WITH, VALUES, \
+                   INSERT, REPLACE, EXPLAIN PLAN FOR or SET";
+    ApiError::sql(message, first.and_then(|first| position(first.span)))
 }
 
 /// An error of DataFusion. `find` knows where a name stands in the statement.
@@ -84,8 +113,16 @@ pub(crate) fn planning(error: &DataFusionError, find: impl Fn(&str) -> Option<Sp
     };
     match root(error) {
         DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
-            SchemaError::FieldNotFound { field, .. } => {
+            SchemaError::FieldNotFound { field, valid_fields } => {
                 let name = field.name();
+                // A qualifier that no table of the query has.
+                if let Some(table) = &field.relation
+                    && !valid_fields
+                        .iter()
+                        .any(|valid| valid.relation.as_ref() == Some(table))
+                {
+                    return located(format!("Table '{}' not found", table.table()), name);
+                }
                 located(format!("Column '{name}' not found in any table"), name)
             }
             SchemaError::AmbiguousReference { field } => {
@@ -105,13 +142,13 @@ pub(crate) fn planning(error: &DataFusionError, find: impl Fn(&str) -> Option<Sp
                 return located(format!("Expression '{name}' is not being grouped"), &name);
             }
             if let Some(name) = between(&text, "Invalid function '", "'") {
-                let hint = absent(&name);
+                let (shown, hint) = (name.to_uppercase(), absent(&name));
                 return located(
-                    format!("No match found for function signature {name}{hint}"),
+                    format!("No match found for function signature {shown}{hint}"),
                     &name,
                 );
             }
-            validation(text)
+            validation(druids_words(text))
         }
     }
 }
@@ -129,6 +166,35 @@ fn absent(name: &str) -> String {
         _ => return String::new(),
     };
     format!(", which Druid has in an extension that this server does not have{instead}")
+}
+
+/// What the planner says where Druid has words of its own, or where it shows its own insides.
+fn druids_words(text: String) -> String {
+    for (sign, words) in [
+        (
+            "Aggregate functions are not allowed in the WHERE clause",
+            "Aggregate expression is illegal in WHERE clause; use HAVING",
+        ),
+        (
+            "Aggregate function calls cannot be nested",
+            "Aggregate expressions cannot be nested",
+        ),
+        (
+            "Cannot find column with position",
+            "Ordinal out of range in GROUP BY",
+        ),
+        (
+            "Order by column out of bounds",
+            "Ordinal out of range in ORDER BY",
+        ),
+        ("Ident {", "The statement has a form that is not supported here"),
+        ("Span(", "The statement has a form that is not supported here"),
+    ] {
+        if text.contains(sign) {
+            return words.to_owned();
+        }
+    }
+    text
 }
 
 fn root(error: &DataFusionError) -> &DataFusionError {
@@ -184,6 +250,10 @@ pub fn plain_message(error: &DataFusionError) -> String {
         ("FLOAT", "Float32"),
         ("TIMESTAMP", "Timestamp(ms, \"UTC\")"),
         ("the planner", "DataFusion"),
+        ("ARRAY(", "List("),
+        ("ROW(", "Struct("),
+        ("", "user-defined coercion failed with: Error during planning: "),
+        ("", "Error during planning: "),
     ] {
         text = text.replace(theirs, ours);
     }

@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 use sqlparser::ast::{Expr, Value};
 use trilith_proto::error::ApiError;
+use trilith_proto::interval::parse_instant;
 
 use crate::error::validation;
 use crate::plan::SqlParameter;
@@ -13,6 +14,7 @@ pub(crate) fn literal(parameters: &[SqlParameter], index: usize, zone: &str) -> 
     let parameter = parameters
         .get(index)
         .ok_or_else(|| validation(format!("No value bound for dynamic parameter position [{index}]")))?;
+    check(index, parameter)?;
     let literal = match &parameter.value {
         Json::Array(items) => {
             let items = items
@@ -52,4 +54,31 @@ fn scalar(value: &Json, index: usize) -> Result<Expr, ApiError> {
             "Parameter [{index}] must be a scalar or a list of scalars"
         ))),
     }
+}
+
+/// A value that has the type that it says.
+fn check(index: usize, parameter: &SqlParameter) -> Result<(), ApiError> {
+    let (kind, value) = (parameter.sql_type.to_ascii_uppercase(), &parameter.value);
+    let text_is = |check: fn(&str) -> bool| value.as_str().is_some_and(check);
+    let fits = match kind.as_str() {
+        "CHAR" | "VARCHAR" => !matches!(value, Json::Array(_) | Json::Object(_)),
+        "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" => {
+            value.is_number() || value.is_boolean() || text_is(|text| text.trim().parse::<i64>().is_ok())
+        }
+        "FLOAT" | "REAL" | "DOUBLE" | "DECIMAL" | "NUMERIC" => {
+            value.is_number() || text_is(|text| text.trim().parse::<f64>().is_ok())
+        }
+        "BOOLEAN" => {
+            let word = |text: &str| text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false");
+            value.is_boolean() || value.is_number() || text_is(word)
+        }
+        "TIMESTAMP" | "DATE" => value.is_number() || text_is(|text| parse_instant(text).is_some()),
+        "ARRAY" => value.is_array(),
+        // Others take any value, or are refused by name.
+        _ => true,
+    };
+    if fits || value.is_null() {
+        return Ok(());
+    }
+    Err(validation(format!("Parameter [{index}] is no {kind}: {value}")))
 }

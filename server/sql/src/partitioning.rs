@@ -9,7 +9,7 @@ use trilith_proto::interval::{ETERNITY, Granularity, Interval};
 
 use crate::error::{parse_error, validation};
 use crate::rewrite::timestamp_literal;
-use crate::statement::Tokens;
+use crate::statement::{Tokens, misplaced};
 
 /// Reads the clauses behind the query.
 pub(crate) fn tail(
@@ -40,18 +40,16 @@ pub(crate) fn tail(
             "CLUSTERED BY found before PARTITIONED BY, CLUSTERED BY must come after the PARTITIONED BY clause",
         ));
     }
-    let span = tokens.span();
+    let rest = tokens.rest();
+    let last = rest.last().cloned();
     let dialect = GenericDialect {};
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.rest());
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(rest);
     let keys = parser
         .parse_comma_separated(Parser::parse_order_by_expr)
-        .map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
+        .map_err(|error| parse_error(&error, last.as_ref()))?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
-        return Err(crate::error::at(
-            format!("Received an unexpected token [{}], expected [<EOF>]", rest.token),
-            rest.span,
-        ));
+        return Err(misplaced(&rest, "<EOF>"));
     }
     if let Some(key) = keys.iter().find(|key| key.options.asc == Some(false)) {
         return Err(validation(format!(

@@ -278,11 +278,13 @@ pub(crate) fn plan_parts(
     let mut resources: Vec<(String, &'static str)> = Vec::new();
     relations::rewrite(&mut query, catalog.as_ref(), &calls)?;
     let tables = tables(&query, &calls, catalog.as_ref(), engine, &mut resources)?;
-    if let Some(target) = &target {
-        resources.push((target.datasource.clone(), "DATASOURCE"));
-    }
     resources.sort();
     resources.dedup();
+    if let Some(target) = &target {
+        // Also when it is read as well.
+        resources.push((target.datasource.clone(), "DATASOURCE"));
+        resources.sort();
+    }
     let names = names::name_columns(&mut query, target.is_some());
     let original = (query.clone(), clustered_by.clone());
     let place = |name: &str| names::find(&original.0, name).or_else(|| names::find(&original.1, name));

@@ -12,7 +12,7 @@ use sqlparser::ast::{
 use trilith_proto::error::ApiError;
 
 use crate::context::QueryContext;
-use crate::error::validation;
+use crate::error::{at, validation};
 use crate::intervals::{self, Step};
 use crate::parameters;
 use crate::plan::SqlParameter;
@@ -554,7 +554,14 @@ impl Rewriter<'_> {
         match args.first_mut() {
             Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(unit))) => {
                 if let Expr::Identifier(name) = unit {
-                    *unit = text(&name.value.to_ascii_uppercase());
+                    let word = name.value.to_ascii_uppercase();
+                    if !UNITS.contains(&word.trim_end_matches('S')) {
+                        return Err(at(
+                            format!("[{word}] is not a time unit; use one of {}", UNITS.join(", ")),
+                            name.span,
+                        ));
+                    }
+                    *unit = text(&word);
                 }
                 Ok(())
             }
@@ -564,3 +571,8 @@ impl Rewriter<'_> {
         }
     }
 }
+
+/// Units of TIMESTAMPADD and TIMESTAMPDIFF; an S may follow.
+const UNITS: [&str; 8] = [
+    "SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR",
+];

@@ -8,7 +8,7 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::{Granularity, Interval};
 
-use crate::error::{at, not_a_query, parse_error, validation};
+use crate::error::{not_a_query, parse_error, position, unexpected, unexpected_end, validation};
 use crate::extern_call::{self, RawExtern};
 use crate::{partitioning, settings, syntax};
 
@@ -50,7 +50,7 @@ impl Tokens {
         let dialect = GenericDialect {};
         let tokens = Tokenizer::new(&dialect, sql)
             .tokenize_with_location()
-            .map_err(|error| parse_error(&error.into(), (1, 1)))?;
+            .map_err(|error| parse_error(&error.into(), None))?;
         let tokens = tokens
             .into_iter()
             .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
@@ -107,13 +107,18 @@ impl Tokens {
     }
 
     pub(crate) fn expected(&self, what: &str) -> ApiError {
-        let found = self
-            .peek()
-            .map_or_else(|| "<EOF>".to_owned(), |token| token.token.to_string());
-        at(
-            format!("Received an unexpected token [{found}], expected [{what}]"),
-            self.span(),
-        )
+        match self.peek() {
+            Some(token) => misplaced(token, what),
+            None => unexpected_end(self.tokens.last(), what),
+        }
+    }
+}
+
+/// A token where something else belongs.
+pub(crate) fn misplaced(token: &TokenWithSpan, expected: &str) -> ApiError {
+    match position(token.span) {
+        Some(place) => unexpected(&token.token.to_string(), expected, place),
+        None => unexpected_end(None, expected),
     }
 }
 
@@ -133,6 +138,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
         return Err(tokens.expected("FROM"));
     }
     let target = target(&mut tokens)?;
+    let last = tokens.tokens.last().cloned();
     let mut body = tokens.rest();
     if deletes {
         let selected = [Token::make_keyword("SELECT"), Token::Mul];
@@ -151,8 +157,9 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
     });
     if !starts {
         return Err(match target {
+            Some(_) if body.is_empty() => unexpected_end(last.as_ref(), "SELECT, WITH or VALUES"),
             Some(_) => Tokens::from(body).expected("SELECT, WITH or VALUES"),
-            None => not_a_query(),
+            None => not_a_query(body.first()),
         });
     }
     let (body, externs) = extern_call::take(body)?;
@@ -170,24 +177,19 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
 }
 
 fn query(body: Vec<TokenWithSpan>) -> Result<Box<Query>, ApiError> {
-    let end = body
-        .last()
-        .map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
+    let last = body.last().cloned();
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(body);
-    let query = parser.parse_query().map_err(|error| parse_error(&error, end))?;
+    let query = parser
+        .parse_query()
+        .map_err(|error| parse_error(&error, last.as_ref()))?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
-        return Err(at(
-            format!("Received an unexpected token [{}], expected [<EOF>]", rest.token),
-            rest.span,
-        ));
+        return Err(misplaced(&rest, "<EOF>"));
     }
     if let Some(span) = empty_select(&query.body) {
-        return Err(at(
-            "Received an unexpected token, expected [a column or expression after SELECT]",
-            span,
-        ));
+        let place = position(span).unwrap_or_default();
+        return Err(unexpected("SELECT", "a column or expression after SELECT", place));
     }
     Ok(query)
 }
@@ -234,7 +236,11 @@ fn target(tokens: &mut Tokens) -> Result<Option<Target>, ApiError> {
     loop {
         match tokens.next().map(|token| token.token) {
             Some(Token::Word(word)) => names.push(word.value),
-            _ => return Err(at("Received an unexpected token, expected [a table name]", span)),
+            Some(other) => {
+                let place = position(span).unwrap_or_default();
+                return Err(unexpected(&other.to_string(), "a table name", place));
+            }
+            None => return Err(tokens.expected("a table name")),
         }
         if !tokens.token(&Token::Period) {
             break;
@@ -316,12 +322,12 @@ fn overwrite(tokens: &mut Tokens) -> Result<Overwrite, ApiError> {
         return Err(missing());
     }
     let rest = tokens.tokens[tokens.at..].to_vec();
-    let span = tokens.span();
+    let last = rest.last().cloned();
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(rest);
     let condition = parser
         .parse_expr()
-        .map_err(|error| parse_error(&error, (span.start.line, span.start.column)))?;
+        .map_err(|error| parse_error(&error, last.as_ref()))?;
     tokens.at += parser.index();
     Ok(Overwrite::Where(Box::new(condition)))
 }

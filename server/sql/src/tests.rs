@@ -154,9 +154,12 @@ fn rejects_with_druids_words_and_positions() {
         ),
         (
             "SELECT FROM wiki",
-            "expected [a column or expression after SELECT] (line [1], column [1])",
+            "unexpected token [SELECT] (line [1], column [1]), acceptable options: [a column or expression after SELECT]",
         ),
-        ("SELECT 1 +", "Received an unexpected token [<EOF>]"),
+        (
+            "SELECT 1 +",
+            "Received an unexpected token [+ <EOF>] (line [1], column [10])",
+        ),
         (
             "SELECT MAX(channel) FROM wiki",
             "Aggregation [MAX] does not support type [STRING]",

@@ -30,6 +30,10 @@ impl Snapshot {
         }
     }
 
+    pub(crate) fn controller(&self) -> &Controller {
+        &self.controller
+    }
+
     /// Datasources that have rows, or had them before a REPLACE left tombstones.
     pub(crate) fn datasources(&self) -> Vec<String> {
         let shown = self.views.iter().filter(|(_, view)| !view.visible().is_empty());

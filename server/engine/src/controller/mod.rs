@@ -2,6 +2,7 @@
 
 mod catalog;
 mod checkpoint;
+mod datasources;
 mod durable;
 mod explain;
 mod job;
@@ -42,7 +43,7 @@ use job::{Job, JobEvent};
 
 pub use pages::{ResultInfo, ResultPage};
 pub(crate) use planning::stored_type;
-pub use pool::{Capacity, ProcessId, SlotLease, WorkerPool};
+pub use pool::{Capacity, ProcessId, ProcessView, SlotLease, WorkerPool};
 pub use query::RunningQuery;
 pub use results::ResultTicket;
 pub use submit::{Accepted, Progress, Submission};
@@ -125,7 +126,14 @@ impl Controller {
         };
         // A clock that went back must not make new segments older than those that are there.
         let newest = used().filter_map(|record| parse_instant(&record.version)).max();
-        let referenced: HashSet<String> = used().filter_map(|record| record.path.clone()).collect();
+        let mut referenced: HashSet<String> = used().filter_map(|record| record.path.clone()).collect();
+        let unused = config.store.unused(None)?;
+        let aside = unused
+            .iter()
+            .filter_map(|record| parse_instant(&record.version))
+            .max();
+        let newest = newest.max(aside);
+        referenced.extend(unused.into_iter().filter_map(|record| record.path));
         let swept = trilith_segment::sweep(&config.worker.segment_directory, &referenced)?;
         if swept > 0 {
             info!(files = swept, "removed segment files that were never published");
@@ -239,6 +247,26 @@ impl Controller {
     /// Slots of all worker processes.
     pub fn capacity(&self) -> Capacity {
         self.pool.capacity()
+    }
+
+    /// Every worker process, with the worker tasks that hold its slots.
+    pub fn worker_processes(&self) -> Vec<(ProcessView, Vec<String>)> {
+        let mut holders: HashMap<ProcessId, Vec<String>> = HashMap::new();
+        for job in self.running() {
+            for worker in &job.state.lock().workers {
+                if worker.lease.is_some() {
+                    let tasks = holders.entry(worker.process).or_default();
+                    tasks.push(worker.task_id.clone());
+                }
+            }
+        }
+        let processes = self.pool.processes().into_iter();
+        let with_tasks = processes.map(|process| {
+            let mut tasks = holders.remove(&process.id).unwrap_or_default();
+            tasks.sort();
+            (process, tasks)
+        });
+        with_tasks.collect()
     }
 
     /// The shared parts of this process's worker.

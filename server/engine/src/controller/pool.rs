@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use trilith_proto::id::TaskId;
 
+use super::job::now_ms;
 use crate::limits;
 use crate::worker::WorkerCommand;
 
@@ -26,6 +27,8 @@ struct Process {
     busy: u32,
     /// Flight address for other processes.
     address: String,
+    /// When a slot was last given back; at first, when the process joined.
+    idle_since_ms: i64,
     commands: mpsc::Sender<WorkerCommand>,
 }
 
@@ -84,6 +87,7 @@ impl Drop for SlotLease {
             let mut slots = self.shared.slots.lock();
             if let Some(process) = slots.processes.get_mut(&self.process) {
                 process.busy = process.busy.saturating_sub(1);
+                process.idle_since_ms = now_ms();
             }
         }
         serve(&self.shared);
@@ -182,6 +186,21 @@ pub struct Capacity {
     pub busy: u32,
 }
 
+/// A worker process as it is now.
+#[derive(Debug, Clone)]
+pub struct ProcessView {
+    /// Which one.
+    pub id: ProcessId,
+    /// Flight address.
+    pub address: String,
+    /// All slots.
+    pub slots: u32,
+    /// Slots in use.
+    pub busy: u32,
+    /// When a slot was last given back; milliseconds since the epoch.
+    pub idle_since_ms: i64,
+}
+
 /// The process is gone.
 #[derive(Debug, thiserror::Error)]
 #[error("worker process is gone")]
@@ -195,6 +214,7 @@ impl WorkerPool {
             slots,
             busy: 0,
             address,
+            idle_since_ms: now_ms(),
             commands,
         };
         self.shared.slots.lock().processes.insert(id, process);
@@ -207,6 +227,19 @@ impl WorkerPool {
         self.shared.slots.lock().processes.remove(&id);
         // What is left may be all that there is.
         serve(&self.shared);
+    }
+
+    /// Every process, in the order in which they joined.
+    pub fn processes(&self) -> Vec<ProcessView> {
+        let slots = self.shared.slots.lock();
+        let views = slots.processes.iter().map(|(id, process)| ProcessView {
+            id: *id,
+            address: process.address.clone(),
+            slots: process.slots,
+            busy: process.busy,
+            idle_since_ms: process.idle_since_ms,
+        });
+        views.collect()
     }
 
     /// Slots of all processes.

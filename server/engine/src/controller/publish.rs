@@ -386,6 +386,7 @@ impl Controller {
 
     /// Writes the end of a job in one transaction.
     async fn record(&self, job: &Arc<Job>, outcome: &Outcome, change: Change) -> Result<(), PublishError> {
+        self.note_load(job, &change);
         let (task, report) = self.final_record(job, outcome);
         let publish = Publish { task, report, change };
         let store = Arc::clone(&self.store);
@@ -397,6 +398,27 @@ impl Controller {
         })
         .await
         .map_err(|error| PublishError::Unknown(Fault::unknown(error.to_string())))?
+    }
+
+    /// With `waitUntilSegmentsLoad`: queries see segments when they are published, so all are loaded with that.
+    fn note_load(&self, job: &Job, change: &Change) {
+        let wanted = job.planned.context.wait_until_segments_load();
+        let Some(ingest) = job.ingest().filter(|_| wanted) else {
+            return;
+        };
+        let view = self.store.segments(&ingest.datasource);
+        let Some(count) = change.added_count(&ingest.datasource, &view) else {
+            return;
+        };
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        job.state.lock().segment_load = Some(pb::SegmentLoadReport {
+            state: "SUCCESS".to_owned(),
+            start_time_ms: Some(now_ms()),
+            total_segments: count,
+            used_segments: count,
+            precached_segments: count,
+            ..Default::default()
+        });
     }
 
     fn final_record(&self, job: &Arc<Job>, outcome: &Outcome) -> (TaskRecord, Vec<u8>) {
@@ -437,6 +459,11 @@ impl Controller {
         if let Some((fault, _)) = error {
             task.fault = Some(fault.to_json());
             task.error_message = Some(fault.to_string());
+            if fault.is_shutdown() {
+                // As Druid's task queue records it; the report tells the fault.
+                task.error_message = Some("Shutdown request from user".to_owned());
+                task.duration_ms = -1;
+            }
         }
         (task, prost::Message::encode_to_vec(&report))
     }

@@ -189,14 +189,12 @@ impl Controller {
 
     /// Stops a statement; false if there is none with this id.
     pub fn cancel_query(&self, query_id: &str) -> bool {
-        let mut pending = self.queries.pending.lock();
+        let pending = self.queries.pending.lock();
         let Some(query) = pending.get(query_id) else {
             return false;
         };
+        // Whoever comes for its rows hears that it was stopped.
         query.cancel.cancel();
-        if query.waiting_since.is_some() {
-            pending.remove(query_id);
-        }
         true
     }
 }

@@ -77,52 +77,69 @@ pub(super) fn record(job: &Job) -> TaskRecord {
     }
 }
 
+/// The task in Druid's JSON: `query_controller`.
 fn payload(job: &Job, context: &Value, datasource: &str) -> Value {
     let planned = &job.planned;
-    let names: Vec<&str> = planned
+    let columns: Vec<String> = planned.columns.iter().map(|column| column.name.clone()).collect();
+    let sql_types: Vec<&str> = planned
         .columns
         .iter()
         .map(|column| column.sql_type.as_str())
         .collect();
-    let types: Vec<String> = planned
+    let native_types: Vec<String> = planned
         .columns
         .iter()
         .map(|column| column.column_type.to_string())
         .collect();
+    // What the first stage reads, as a native query; later stages read from it.
+    let first = job.graph.stages.iter().find_map(|stage| stage.plan.as_ref());
+    let query = first.map(|plan| crate::stage::native_query_json(plan, &columns, context));
+    let mappings: Vec<Value> = columns
+        .iter()
+        .map(|name| json!({"queryColumn": name, "outputColumn": name}))
+        .collect();
+    let context_of = &planned.context;
     json!({
         "type": "query_controller",
         "id": job.id.as_str(),
         "spec": {
-            "stages": crate::stage::stages_json(&job.graph),
-            "context": context,
-            "columnMappings": planned
-                .columns
-                .iter()
-                .map(|column| json!({"queryColumn": column.name, "outputColumn": column.name}))
-                .collect::<Vec<_>>(),
-            "destination": match job.ingest() {
-                Some(ingest) => json!({
-                    "type": "dataSource",
-                    "dataSource": ingest.datasource,
-                    "segmentGranularity": ingest.granularity.to_json(),
-                    "replaceTimeChunks": ingest.overwrite.as_ref().map(|all| {
-                        all.iter().map(ToString::to_string).collect::<Vec<_>>()
-                    }),
-                }),
-                None if planned.context.durable_results() => json!({"type": "durableStorage"}),
-                None => json!({"type": "taskReport"}),
+            "query": query,
+            "columnMappings": mappings,
+            "destination": destination(job),
+            "assignmentStrategy": if context_of.auto_assignment() { "auto" } else { "max" },
+            "tuningConfig": {
+                "maxNumWorkers": context_of.max_num_tasks().saturating_sub(1),
+                "rowsPerSegment": context_of.rows_per_segment(),
             },
-            "assignmentStrategy": if planned.context.auto_assignment() { "auto" } else { "max" },
-            "tuningConfig": {"maxNumWorkers": planned.context.max_num_tasks().saturating_sub(1)},
         },
         "sqlQuery": planned.sql,
         "sqlQueryContext": context,
-        "sqlTypeNames": names,
-        "nativeTypeNames": types,
+        "sqlResultsContext": {"timeZone": context_of.sql_time_zone(), "stringifyArrays": true},
+        "sqlTypeNames": sql_types,
+        "nativeTypeNames": native_types,
         "context": task_context(),
         "groupId": job.id.as_str(),
         "dataSource": datasource,
+        "resource": {"availabilityGroup": job.id.as_str(), "requiredCapacity": 1},
     })
+}
+
+/// Where the rows of a task go, in Druid's JSON.
+fn destination(job: &Job) -> Value {
+    let Some(ingest) = job.ingest() else {
+        let durable = job.planned.context.durable_results();
+        return json!({"type": if durable { "durableStorage" } else { "taskReport" }});
+    };
+    let mut destination = json!({
+        "type": "dataSource",
+        "dataSource": ingest.datasource,
+        "segmentGranularity": ingest.granularity.to_json(),
+    });
+    // Absent for an INSERT.
+    if let Some(overwrite) = &ingest.overwrite {
+        destination["replaceTimeChunks"] = overwrite.iter().map(ToString::to_string).collect();
+    }
+    destination
 }
 
 fn store_error(error: MetadataError) -> ApiError {

@@ -16,7 +16,16 @@ use super::Controller;
 use super::catalog::Snapshot;
 
 /// Tables of `sys`.
-pub(crate) const SYS: &[&str] = &["segments", "server_segments", "servers", "supervisors", "tasks"];
+pub(crate) const SYS: &[&str] = &[
+    "segments",
+    "server_properties",
+    "server_segments",
+    "servers",
+    "supervisors",
+    "tasks",
+];
+/// Druid's release whose tables these are.
+const DRUID_VERSION: &str = "36.0.0";
 /// Tables of `INFORMATION_SCHEMA`.
 pub(crate) const INFORMATION: &[&str] = &["COLUMNS", "ROUTINES", "SCHEMATA", "TABLES"];
 
@@ -62,10 +71,12 @@ pub(crate) fn sys(
     Some(match name {
         "segments" => segments(snapshot),
         "server_segments" => server_segments(snapshot, controller),
+        "server_properties" => server_properties(controller),
         "servers" => servers(snapshot, controller),
         "tasks" => tasks(controller),
         "supervisors" => Rows::default()
             .text::<String>("supervisor_id", [])
+            .text::<String>("datasource", [])
             .text::<String>("state", [])
             .text::<String>("detailed_state", [])
             .long("healthy", [])
@@ -137,6 +148,7 @@ fn segments(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
             "metrics",
             all.iter().map(|(record, _)| json_list(&record.metrics)),
         )
+        .text::<String>("projections", all.iter().map(|_| None))
         .text::<String>("last_compaction_state", all.iter().map(|_| None))
         .long("replication_factor", all.iter().map(|_| Some(1)))
         .table()
@@ -162,16 +174,46 @@ fn server_segments(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<d
         .table()
 }
 
-fn servers(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<dyn TableProvider>> {
-    // One process plays every role.
-    let roles = [
-        "coordinator",
-        "historical",
-        "broker",
-        "overlord",
-        "router",
-        "indexer",
+/// One process plays every role.
+const ROLES: [&str; 6] = [
+    "coordinator",
+    "historical",
+    "broker",
+    "overlord",
+    "router",
+    "indexer",
+];
+
+/// Settings of the server that others can see.
+fn server_properties(controller: &Controller) -> Result<Arc<dyn TableProvider>> {
+    let (host, port) = controller.host_and_port();
+    let properties = [
+        ("druid.host", host),
+        ("druid.plaintextPort", port.to_string()),
+        ("druid.worker.capacity", controller.capacity().slots.to_string()),
+        (
+            "trilith.taskStartTimeoutMs",
+            controller.task_start_timeout.as_millis().to_string(),
+        ),
+        (
+            "trilith.workerLeaseMs",
+            controller.worker_lease().as_millis().to_string(),
+        ),
     ];
+    let roles = format!("[{}]", ROLES.join(","));
+    Rows::default()
+        .text("server", properties.iter().map(|_| Some(controller.location())))
+        .text("service_name", properties.iter().map(|_| Some("trilith")))
+        .text("node_roles", properties.iter().map(|_| Some(roles.clone())))
+        .text("property", properties.iter().map(|(name, _)| Some(*name)))
+        .text("value", properties.iter().map(|(_, value)| Some(value.clone())))
+        .text::<String>("error_message", properties.iter().map(|_| None))
+        .table()
+}
+
+fn servers(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<dyn TableProvider>> {
+    let roles = ROLES;
+    let machine = controller.worker_config().memory;
     let size: u64 = snapshot
         .all_segments()
         .iter()
@@ -198,10 +240,30 @@ fn servers(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<dyn Table
                 .map(|role| Some(if *role == "historical" { size as i64 } else { 0 })),
         )
         .long("max_size", roles.iter().map(|_| Some(0)))
+        .long(
+            "storage_size",
+            roles
+                .iter()
+                .map(|role| Some(if *role == "historical" { size as i64 } else { 0 })),
+        )
         .long("is_leader", roles.iter().map(|role| leads(role).then_some(1)))
         .text(
             "start_time",
             roles.iter().map(|_| Some(iso(controller.started_ms))),
+        )
+        .text("version", roles.iter().map(|_| Some(DRUID_VERSION)))
+        .text(
+            "build_revision",
+            roles.iter().map(|_| Some(env!("CARGO_PKG_VERSION"))),
+        )
+        .text::<String>("labels", roles.iter().map(|_| None))
+        .long(
+            "available_processors",
+            roles.iter().map(|_| Some(i64::from(machine.threads))),
+        )
+        .long(
+            "total_memory",
+            roles.iter().map(|_| Some(machine.machine_bytes as i64)),
         )
         .table()
 }
@@ -323,6 +385,7 @@ fn tables(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
 }
 
 struct ColumnRow {
+    schema: &'static str,
     table: String,
     name: String,
     position: i64,
@@ -359,6 +422,32 @@ impl ColumnRow {
     }
 }
 
+/// Columns of the system tables, from the tables as they are.
+fn system_columns(snapshot: &Snapshot) -> Vec<ColumnRow> {
+    let controller = snapshot.controller();
+    let sys = SYS
+        .iter()
+        .map(|name| ("sys", *name, sys(snapshot, controller, name)));
+    // This table itself would ask for itself without an end.
+    let information = INFORMATION
+        .iter()
+        .filter(|name| **name != "COLUMNS")
+        .map(|name| ("INFORMATION_SCHEMA", *name, information(snapshot, name)));
+    let mut rows = Vec::new();
+    for (schema, table, provider) in sys.chain(information) {
+        let Some(Ok(provider)) = provider else { continue };
+        let fields = provider.schema();
+        rows.extend((1..).zip(fields.fields()).map(|(position, field)| ColumnRow {
+            schema,
+            table: table.to_owned(),
+            name: field.name().clone(),
+            position,
+            column_type: column::of_field(field),
+        }));
+    }
+    rows
+}
+
 fn columns(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
     let mut rows: Vec<ColumnRow> = Vec::new();
     for table in snapshot.datasources() {
@@ -369,6 +458,7 @@ fn columns(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
             .enumerate()
         {
             rows.push(ColumnRow {
+                schema: "druid",
                 table: table.clone(),
                 name,
                 position: index as i64 + 1,
@@ -376,10 +466,11 @@ fn columns(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
             });
         }
     }
+    rows.extend(system_columns(snapshot));
     let text = |row: &ColumnRow| row.column_type == ColumnType::String;
     Rows::default()
         .text("TABLE_CATALOG", rows.iter().map(|_| Some("druid")))
-        .text("TABLE_SCHEMA", rows.iter().map(|_| Some("druid")))
+        .text("TABLE_SCHEMA", rows.iter().map(|row| Some(row.schema)))
         .text("TABLE_NAME", rows.iter().map(|row| Some(row.table.clone())))
         .text("COLUMN_NAME", rows.iter().map(|row| Some(row.name.clone())))
         .long("ORDINAL_POSITION", rows.iter().map(|row| Some(row.position)))

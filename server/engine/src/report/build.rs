@@ -1,5 +1,6 @@
 //! Puts a report together from the state of a job.
 
+use trilith_proto::column::ColumnType;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{StageNumber, TaskId};
 use trilith_proto::pb::task as pb;
@@ -136,6 +137,36 @@ fn stage(
     }
 }
 
+/// Columns of a stage's output. Before segments are written, rows have the number of their time chunk and a
+/// tie-breaker beside their columns, and what they are ordered by comes first.
+fn signature(spec: &StageSpec) -> Vec<pb::Column> {
+    let mut columns: Vec<pb::Column> = spec
+        .signature
+        .iter()
+        .map(|(name, column_type)| pb::Column {
+            name: name.clone(),
+            r#type: column_type.to_string(),
+        })
+        .collect();
+    let keys = spec.shuffle_report().filter(|_| spec.feeds_segments);
+    let Some(keys) = keys.map(|shuffle| shuffle.cluster_by) else {
+        return columns;
+    };
+    let mut ordered = Vec::with_capacity(columns.len() + 2);
+    for key in keys {
+        let place = columns.iter().position(|column| column.name == key.column_name);
+        ordered.push(match place {
+            Some(place) => columns.remove(place),
+            None => pb::Column {
+                name: key.column_name,
+                r#type: ColumnType::Long.to_string(),
+            },
+        });
+    }
+    ordered.extend(columns);
+    ordered
+}
+
 fn definition(task: &TaskId, spec: &StageSpec) -> pb::StageDefinition {
     pb::StageDefinition {
         id: format!("{task}_{}", spec.number.0),
@@ -143,14 +174,7 @@ fn definition(task: &TaskId, spec: &StageSpec) -> pb::StageDefinition {
         broadcast: spec.broadcast.iter().map(|index| *index as u32).collect(),
         processor_type: spec.processor_type.clone(),
         processor_json: spec.processor_json.to_string(),
-        signature: spec
-            .signature
-            .iter()
-            .map(|(name, column_type)| pb::Column {
-                name: name.clone(),
-                r#type: column_type.to_string(),
-            })
-            .collect(),
+        signature: signature(spec),
         shuffle_spec: spec.shuffle_report(),
         max_worker_count: spec.max_workers,
         shuffle_check_has_multiple_values: spec.feeds_segments,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use trilith_engine::controller::{Controller, DatasourceView};
+use trilith_metadata::Selection;
 use trilith_proto::error::ApiError;
+use trilith_proto::interval::{ETERNITY, Interval};
 use trilith_proto::pb::datasource as pb;
 use trilith_proto::pb::datasource::datasource_service_server::DatasourceService;
 use trilith_proto::pb::task::Column;
@@ -90,14 +92,24 @@ impl DatasourceService for Datasources {
         request: Request<pb::ListSegmentsRequest>,
     ) -> Result<Response<pb::ListSegmentsResponse>, Status> {
         let request = request.into_inner();
-        let view = self.view().await?;
-        let mut segments: Vec<pb::Segment> = view
-            .segments(&request.datasource)
-            .into_iter()
-            .filter(|(_, visible)| *visible || request.include_overshadowed)
-            .map(|(record, visible)| segment(&record, visible))
-            .filter(|segment| segment.segment_id > request.page_token)
-            .collect();
+        let mut segments: Vec<pb::Segment> = if request.unused {
+            let datasource = Some(request.datasource).filter(|name| !name.is_empty());
+            let unused = self.controller.unused_segments(datasource).await?;
+            unused.iter().map(|record| segment(record, true)).collect()
+        } else {
+            let view = self.view().await?;
+            let names = match request.datasource.as_str() {
+                "" => view.datasources(),
+                name => vec![name.to_owned()],
+            };
+            names
+                .iter()
+                .flat_map(|name| view.segments(name))
+                .filter(|(_, visible)| *visible || request.include_overshadowed)
+                .map(|(record, visible)| segment(&record, visible))
+                .collect()
+        };
+        segments.retain(|segment| segment.segment_id > request.page_token);
         segments.sort_by(|a, b| a.segment_id.cmp(&b.segment_id));
         let size = match request.page_size as usize {
             0 => PAGE_SIZE_DEFAULT,
@@ -136,4 +148,61 @@ impl DatasourceService for Datasources {
             .collect();
         Ok(Response::new(pb::GetSchemaResponse { columns }))
     }
+
+    async fn mark_segments(
+        &self,
+        request: Request<pb::MarkSegmentsRequest>,
+    ) -> Result<Response<pb::MarkSegmentsResponse>, Status> {
+        let request = request.into_inner();
+        let selection = selection(&request)?;
+        let changed = self
+            .controller
+            .mark_segments(request.datasource, selection, request.used)
+            .await?;
+        Ok(Response::new(pb::MarkSegmentsResponse {
+            changed_count: changed as u64,
+        }))
+    }
+
+    async fn delete_unused_segments(
+        &self,
+        request: Request<pb::DeleteUnusedSegmentsRequest>,
+    ) -> Result<Response<pb::DeleteUnusedSegmentsResponse>, Status> {
+        let request = request.into_inner();
+        let interval = interval(&request.interval)?;
+        let deleted = self
+            .controller
+            .delete_unused(request.datasource, interval)
+            .await?;
+        Ok(Response::new(pb::DeleteUnusedSegmentsResponse {
+            deleted_count: deleted as u64,
+        }))
+    }
+}
+
+fn interval(text: &str) -> Result<Interval, ApiError> {
+    Interval::parse(text)
+        .ok_or_else(|| ApiError::invalid_input(format!("[{text}] is no interval; use start/end in ISO 8601")))
+}
+
+fn selection(request: &pb::MarkSegmentsRequest) -> Result<Selection, ApiError> {
+    let by_time = !request.interval.is_empty() || !request.versions.is_empty();
+    if !request.segment_ids.is_empty() {
+        if by_time {
+            return Err(ApiError::invalid_input(
+                "name segment_ids, or an interval and versions, not both",
+            ));
+        }
+        return Ok(Selection::Ids(request.segment_ids.clone()));
+    }
+    if !by_time {
+        return Ok(Selection::All);
+    }
+    Ok(Selection::Interval {
+        interval: match request.interval.as_str() {
+            "" => ETERNITY,
+            text => interval(text)?,
+        },
+        versions: Some(request.versions.clone()).filter(|versions| !versions.is_empty()),
+    })
 }

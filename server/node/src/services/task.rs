@@ -48,10 +48,15 @@ fn message(controller: &Controller, record: TaskRecord) -> pb::Task {
         "REPLACE" => pb::StatementType::Replace,
         _ => pb::StatementType::Select,
     };
+    let state = state(controller, &record);
     let location = controller.location();
     let (host, port) = location.rsplit_once(':').unwrap_or((location.as_str(), "0"));
+    let (host, port) = match state {
+        pb::State::Waiting | pb::State::Pending => ("", -1),
+        _ => (host, port.parse().unwrap_or(0)),
+    };
     pb::Task {
-        state: state(controller, &record).into(),
+        state: state.into(),
         statement_type: statement.into(),
         fault: record.fault.as_ref().map(|fault| pb::Fault {
             error_code: fault["errorCode"].as_str().unwrap_or("UnknownError").to_owned(),
@@ -67,7 +72,7 @@ fn message(controller: &Controller, record: TaskRecord) -> pb::Task {
         context_json: record.context.to_string(),
         payload_json: record.payload.to_string(),
         host: host.to_owned(),
-        port: port.parse().unwrap_or(0),
+        port,
     }
 }
 
@@ -204,6 +209,23 @@ impl TaskService for Tasks {
         locks.retain(|lock| datasource.is_empty() || lock.datasource == datasource);
         Ok(Response::new(pb::ListLocksResponse {
             locks: locks.into_iter().map(lock).collect(),
+        }))
+    }
+
+    async fn list_workers(
+        &self,
+        _: Request<pb::ListWorkersRequest>,
+    ) -> Result<Response<pb::ListWorkersResponse>, Status> {
+        let workers = self.controller.worker_processes().into_iter();
+        let workers = workers.map(|(process, running_tasks)| pb::WorkerProcess {
+            address: process.address,
+            slot_count: process.slots,
+            busy_slot_count: process.busy,
+            running_tasks,
+            idle_since_ms: process.idle_since_ms,
+        });
+        Ok(Response::new(pb::ListWorkersResponse {
+            workers: workers.collect(),
         }))
     }
 
