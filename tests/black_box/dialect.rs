@@ -110,6 +110,10 @@ async fn types_and_nulls() {
             json!([["1", "325323", 325323.0], ["abc", "x", 5.0]]),
         ),
         (
+            "SELECT NULLIF(dim1, 2), NULLIF(l1, '7'), NULLIF(dim2, 'a') FROM foo WHERE dim1 IN ('', '2', 'def')",
+            json!([["", null, null], [null, 0, ""], ["def", null, "abc"]]),
+        ),
+        (
             "SELECT SUM(cnt) AS cnt FROM foo GROUP BY dim2 ORDER BY SUM(cnt) DESC, dim2 LIMIT 2",
             json!([[2], [2]]),
         ),
@@ -318,6 +322,11 @@ async fn relations() {
             "SELECT MEDIAN(n) FROM a",
             json!({}),
             "No match found for function signature",
+        ),
+        (
+            "SELECT ARRAY[n, ch] FROM a",
+            json!({}),
+            "must be of the same type",
         ),
         ("SELECT n FROM a TABLESAMPLE (10)", json!({}), "TABLESAMPLE"),
         (

@@ -189,7 +189,12 @@ async fn sketches_are_stored_and_combined() {
     let types = server
         .rows("SELECT COLUMN_NAME, DATA_TYPE FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_NAME = 'sketches' AND COLUMN_NAME <> '__time' ORDER BY 1")
         .await;
+    let types: Vec<&str> = types.iter().map(|row| row[1].as_str().unwrap()).collect();
     assert_eq!(types.len(), 4);
+    assert!(
+        types.contains(&"VARCHAR") && types.contains(&"COMPLEX<quantilesDoublesSketch>"),
+        "{types:?}"
+    );
     let routines = server
         .rows("SELECT ROUTINE_NAME, IS_AGGREGATOR FROM INFORMATION_SCHEMA.ROUTINES WHERE ROUTINE_NAME IN ('STRPOS', 'DS_THETA', 'NOPE') ORDER BY 1")
         .await;

@@ -322,6 +322,32 @@ pub(crate) fn refuse_text_extremes(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
+/// An array of texts and numbers has no type.
+pub(crate) fn refuse_mixed_arrays(plan: &LogicalPlan) -> Result<()> {
+    use datafusion::common::tree_node::TreeNodeRecursion;
+    plan.apply_with_subqueries(|node| {
+        let mut schema = DFSchema::empty();
+        node.inputs().iter().for_each(|input| schema.merge(input.schema()));
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(call) = expr
+                    && call.func.name() == "make_array"
+                {
+                    let types: Vec<DataType> =
+                        call.args.iter().filter_map(|arg| arg.get_type(&schema).ok()).collect();
+                    if types.iter().any(is_text) && types.iter().any(DataType::is_numeric) {
+                        return Err(DataFusionError::Plan(
+                            "The items of an ARRAY must be of the same type, not VARCHAR and numbers: use CAST".to_owned(),
+                        ));
+                    }
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(())
+}
+
 fn check_extremes(call: &Expr, schema: &DFSchema) -> Result<()> {
     let call = match call {
         Expr::Alias(alias) => alias.expr.as_ref(),

@@ -322,6 +322,7 @@ pub(crate) fn plan_parts(
     if !reads_system_tables(&plan) {
         multi_value::refuse_text_extremes(&plan).map_err(|error| planning(&error, place))?;
     }
+    multi_value::refuse_mixed_arrays(&plan).map_err(|error| planning(&error, place))?;
     let unnest = context.unnest_multi_values();
     let plan = lateral::unnest(plan, &state)
         .and_then(|plan| lateral::single_rows(plan, &state))

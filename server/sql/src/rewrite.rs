@@ -169,13 +169,17 @@ fn first_value(args: &mut Vec<FunctionArg>) -> Option<Expr> {
         condition: Expr::IsNotNull(Box::new(value.clone())),
         result: value,
     });
-    Some(Expr::Case {
+    Some(case(conditions.collect(), last))
+}
+
+fn case(conditions: Vec<CaseWhen>, else_result: Option<Box<Expr>>) -> Expr {
+    Expr::Case {
         case_token: AttachedToken::empty(),
         end_token: AttachedToken::empty(),
         operand: None,
-        conditions: conditions.collect(),
-        else_result: last,
-    })
+        conditions,
+        else_result,
+    }
 }
 
 /// Between the smaller and the larger of two bounds, if the query says so.
@@ -505,6 +509,28 @@ impl Rewriter<'_> {
             && let Some(first) = first_value(&mut list.args)
         {
             *expr = first;
+            return Ok(());
+        }
+        // As the comparison reads both, but with the type of the first.
+        if name == "NULLIF"
+            && list.args.len() == 2
+            && let (
+                Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(other))),
+                Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(value))),
+            ) = (list.args.pop(), list.args.pop())
+        {
+            let condition = Expr::BinaryOp {
+                left: Box::new(value.clone()),
+                op: BinaryOperator::Eq,
+                right: Box::new(other),
+            };
+            *expr = case(
+                vec![CaseWhen {
+                    condition,
+                    result: null(),
+                }],
+                Some(Box::new(value)),
+            );
             return Ok(());
         }
         let collected = match name.as_str() {

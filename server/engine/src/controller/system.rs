@@ -393,6 +393,14 @@ struct ColumnRow {
 }
 
 impl ColumnRow {
+    /// What DATA_TYPE says: COMPLEX types have names of their own.
+    fn data_type(&self) -> String {
+        match &self.column_type {
+            ColumnType::Complex(_) => self.column_type.to_string(),
+            _ => self.sql_type(),
+        }
+    }
+
     fn sql_type(&self) -> String {
         column::sql_type(&column::to_field(&self.name, &self.column_type, self.is_time()))
     }
@@ -480,7 +488,7 @@ fn columns(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
             rows.iter()
                 .map(|row| Some(if row.is_time() { "NO" } else { "YES" })),
         )
-        .text("DATA_TYPE", rows.iter().map(|row| Some(row.sql_type())))
+        .text("DATA_TYPE", rows.iter().map(|row| Some(row.data_type())))
         .long("CHARACTER_MAXIMUM_LENGTH", rows.iter().map(|_| None))
         .long("CHARACTER_OCTET_LENGTH", rows.iter().map(|_| None))
         .long("NUMERIC_PRECISION", rows.iter().map(ColumnRow::precision))
