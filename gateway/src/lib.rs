@@ -5,6 +5,7 @@ mod capacity;
 mod coordinator;
 mod error;
 mod format;
+mod infer;
 mod locks;
 mod log;
 mod mark;
@@ -60,6 +61,7 @@ fn druid() -> Router<Gateway> {
         .route("/status/properties", get(status::properties))
         .route("/status/selfDiscovered/status", get(status::self_discovered))
         .route("/status/selfDiscovered", get(status::healthy))
+        .route("/trilith/v1/infer", post(infer::signature))
         .route("/druid/v2/sql", post(sql::run))
         .route("/druid/v2/sql/", post(sql::run))
         .route("/druid/v2/sql/{id}", delete(sql::cancel))

@@ -8,6 +8,7 @@ mod differential;
 mod disk;
 mod durable;
 mod errors;
+mod externs;
 mod fault_codes;
 mod faults;
 mod functions;

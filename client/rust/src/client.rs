@@ -227,6 +227,14 @@ impl Client {
         })
     }
 
+    /// Columns of external data, from a sample.
+    pub async fn infer_signature(
+        &self,
+        request: queries::InferSignatureRequest,
+    ) -> Result<queries::InferSignatureResponse, ClientError> {
+        Ok(self.queries().infer_signature(request).await?.into_inner())
+    }
+
     /// Stops a statement that runs at once.
     pub async fn cancel_query(&self, query_id: &str) -> Result<(), ClientError> {
         let request = queries::CancelQueryRequest {

@@ -62,6 +62,10 @@ pub fn report_json(report: &pb::TaskReport, rows: Option<Vec<Value>>) -> Value {
     payload.put_some("status", report.status.as_ref().map(status_json));
     payload.put("stages", report.stages.iter().map(stage_json).collect::<Vec<_>>());
     payload.put("counters", counters_json(&report.counters));
+    if !report.data_quality.is_empty() {
+        let columns: Vec<Value> = report.data_quality.iter().map(quality_json).collect();
+        payload.put("dataQuality", columns);
+    }
     if let Some(results) = &report.results {
         let signature: Vec<Value> = results
             .columns
@@ -237,6 +241,22 @@ fn stage_json(stage: &pb::StageReport) -> Value {
     out.json()
 }
 
+/// Values of one column that became NULL.
+fn quality_json(quality: &pb::ColumnQuality) -> Value {
+    let examples = quality.examples.iter().map(|example| {
+        let mut out = Object::default();
+        out.put_some("file", example.file.clone());
+        out.put_some("record", example.record);
+        out.put("value", example.value.clone());
+        out.json()
+    });
+    json!({
+        "column": quality.column,
+        "nullConversions": quality.null_conversion_count,
+        "examples": examples.collect::<Vec<_>>(),
+    })
+}
+
 fn counters_json(counters: &[pb::Counter]) -> Value {
     let mut stages = Map::new();
     for counter in counters {
@@ -329,6 +349,8 @@ fn counter_json(value: &pb::counter::Value) -> Value {
                 );
             }
         }
+        // Shown in a section of its own.
+        Counter::DataQuality(_) => {}
         Counter::Storage(storage) => {
             out.put("type", "storage");
             out.put("localBytesReserved", storage.local_bytes_reserved);

@@ -21,6 +21,8 @@ pub const BOUNDARIES_TIMEOUT_MS: i64 = 600_000;
 pub const PUBLISH_TIMEOUT_MS: i64 = 900_000;
 /// Verbose parse warnings that one worker reports.
 pub const VERBOSE_PARSE_WARNINGS_MAX: u64 = 5;
+/// Examples of values that became null because they do not convert, for each column of a report.
+pub const CONVERSION_EXAMPLES_MAX: usize = 5;
 /// Commands and events in flight between the controller and one worker process.
 pub const WORKER_QUEUE_CAPACITY: usize = 1_024;
 /// Events in flight to one running task.

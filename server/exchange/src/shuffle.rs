@@ -74,6 +74,16 @@ pub enum Shuffle {
 }
 
 impl Shuffle {
+    /// The column that decides about the time chunk, if one does.
+    pub fn time_column(&self) -> Option<usize> {
+        match self {
+            Shuffle::Sort {
+                bucket: Some(bucket), ..
+            } => Some(bucket.time_column),
+            _ => None,
+        }
+    }
+
     /// Whether partitions are known only once boundaries were set.
     pub fn gathers_statistics(&self) -> bool {
         matches!(self, Shuffle::Sort { statistics: true, .. })

@@ -33,6 +33,7 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF};
 
+pub use regexp::compile as java_pattern;
 pub use routines::{Routine, routines};
 pub use time::{parse_interval, parse_timestamp, time_bucket};
 pub use zone::is_time_zone;

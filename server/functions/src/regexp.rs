@@ -38,7 +38,7 @@ pub(crate) fn check(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()
 }
 
 /// A pattern of Java as one of ours; a reason if there is none.
-pub(crate) fn compile(pattern: &str) -> std::result::Result<Regex, String> {
+pub fn compile(pattern: &str) -> std::result::Result<Regex, String> {
     Regex::new(&translate(pattern)).map_err(|error| {
         let text = error.to_string();
         let why = text

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
+use crate::lz4;
+
 const BLOCK_BYTES: usize = 1 << 20;
 /// Bytes of a line: more would not fit into memory beside everything else.
 pub(crate) const LINE_BYTES_MAX: usize = 128 << 20;
@@ -19,6 +21,9 @@ pub(crate) enum Compression {
     Zstd,
     Bzip2,
     Xz,
+    /// Snappy in frames.
+    Snappy,
+    Lz4,
     Zip,
 }
 
@@ -30,6 +35,8 @@ impl Compression {
             Some("zst") => Compression::Zstd,
             Some("bz2") => Compression::Bzip2,
             Some("xz") => Compression::Xz,
+            Some("sz") => Compression::Snappy,
+            Some("lz4") => Compression::Lz4,
             Some("zip") => Compression::Zip,
             _ => Compression::None,
         }
@@ -61,6 +68,8 @@ impl Compression {
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(buffered(bytes))?),
             Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(bytes))),
             Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(buffered(bytes))),
+            Compression::Snappy => Box::new(snap::read::FrameDecoder::new(bytes)),
+            Compression::Lz4 => lz4::reader(buffered(bytes))?,
             Compression::Zip => return Err(io::Error::from(io::ErrorKind::Unsupported)),
         })
     }

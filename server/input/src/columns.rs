@@ -21,6 +21,8 @@ pub(crate) enum Value<'a> {
     Bool(bool),
     /// A JSON object or array.
     Nested(&'a str),
+    /// Bytes, as base64.
+    Bytes(&'a str),
 }
 
 /// Builds one column.
@@ -47,7 +49,11 @@ enum Builder {
 pub(crate) struct BadTime(pub String);
 
 /// A text holds byte 0, which strings must not have.
-pub(crate) struct NullByte;
+pub(crate) struct NullByte {
+    pub value: String,
+    /// Where in the text, in bytes.
+    pub position: usize,
+}
 
 impl Column {
     pub(crate) fn new(name: &str, column_type: &ColumnType, remove_null_bytes: bool) -> Column {
@@ -79,8 +85,9 @@ impl Column {
         Ok(())
     }
 
-    /// Adds a value.
-    pub(crate) fn push(&mut self, value: Value<'_>) -> Result<(), NullByte> {
+    /// Adds a value. False: there was one, and it or a part of it became null, since it does not convert.
+    pub(crate) fn push(&mut self, value: Value<'_>) -> Result<bool, NullByte> {
+        let mut converted = true;
         match &mut self.builder {
             Builder::Text(builder) => match value {
                 Value::Null => builder.append_null(),
@@ -93,9 +100,21 @@ impl Column {
                     None => builder.append_null(),
                 },
             },
-            Builder::Long(builder) => builder.append_option(long_of(value)),
-            Builder::Double(builder) => builder.append_option(double_of(value)),
-            Builder::Float(builder) => builder.append_option(double_of(value).map(|value| value as f32)),
+            Builder::Long(builder) => {
+                let long = long_of(value);
+                converted = long.is_some() || value == Value::Null;
+                builder.append_option(long);
+            }
+            Builder::Double(builder) => {
+                let double = double_of(value);
+                converted = double.is_some() || value == Value::Null;
+                builder.append_option(double);
+            }
+            Builder::Float(builder) => {
+                let double = double_of(value);
+                converted = double.is_some() || value == Value::Null;
+                builder.append_option(double.map(|value| value as f32));
+            }
             // Checked before.
             Builder::Time(builder) => builder.append_value(time_ms(value).unwrap_or(0)),
             Builder::Json(builder) => match json_text(value) {
@@ -118,19 +137,34 @@ impl Column {
                     }
                     builder.append(true);
                 }
-                None => builder.append(false),
+                None => {
+                    converted = value == Value::Null;
+                    builder.append(false);
+                }
             },
-            Builder::Longs(builder) => push_list(builder, value, |values, item| {
-                values.append_option(json_element_long(item));
-            }),
-            Builder::Doubles(builder) => push_list(builder, value, |values, item| {
-                values.append_option(json_element_double(item));
-            }),
-            Builder::Floats(builder) => push_list(builder, value, |values, item| {
-                values.append_option(json_element_double(item).map(|value| value as f32));
-            }),
+            Builder::Longs(builder) => {
+                converted = push_list(builder, value, |values, item| {
+                    let long = json_element_long(item);
+                    values.append_option(long);
+                    long.is_some()
+                });
+            }
+            Builder::Doubles(builder) => {
+                converted = push_list(builder, value, |values, item| {
+                    let double = json_element_double(item);
+                    values.append_option(double);
+                    double.is_some()
+                });
+            }
+            Builder::Floats(builder) => {
+                converted = push_list(builder, value, |values, item| {
+                    let double = json_element_double(item);
+                    values.append_option(double.map(|value| value as f32));
+                    double.is_some()
+                });
+            }
         }
-        Ok(())
+        Ok(converted)
     }
 
     /// The column so far; the builder starts anew.
@@ -148,19 +182,25 @@ impl Column {
     }
 }
 
+/// False if something that is not null became null. `append` says whether an element did not.
 fn push_list<B: arrow::array::ArrayBuilder>(
     builder: &mut ListBuilder<B>,
     value: Value<'_>,
-    append: impl Fn(&mut B, &Json),
-) {
+    append: impl Fn(&mut B, &Json) -> bool,
+) -> bool {
     match elements(value) {
         Some(items) => {
+            let mut converted = true;
             for item in &items {
-                append(builder.values(), item);
+                converted &= append(builder.values(), item) || item.is_null();
             }
             builder.append(true);
+            converted
         }
-        None => builder.append(false),
+        None => {
+            builder.append(false);
+            value == Value::Null
+        }
     }
 }
 
@@ -170,13 +210,13 @@ fn has_null_byte(text: &str) -> bool {
 
 /// Text without byte 0; an error if it has one and must not lose it.
 fn clean(text: String, remove: bool) -> Result<String, NullByte> {
-    if !has_null_byte(&text) {
-        return Ok(text);
-    }
-    if remove {
-        Ok(text.replace('\0', ""))
-    } else {
-        Err(NullByte)
+    match memchr::memchr(0, text.as_bytes()) {
+        None => Ok(text),
+        Some(_) if remove => Ok(text.replace('\0', "")),
+        Some(position) => Err(NullByte {
+            value: text,
+            position,
+        }),
     }
 }
 
@@ -232,6 +272,7 @@ fn text_of(value: Value<'_>) -> Option<String> {
             Ok(other) => Some(other.to_string()),
             Err(_) => Some(raw.to_owned()),
         },
+        Value::Bytes(text) => Some(text.to_owned()),
     }
 }
 
@@ -250,7 +291,28 @@ fn json_element_text(item: &Json) -> Option<String> {
         Json::Null => None,
         Json::String(text) => Some(text.clone()),
         Json::Number(number) => Some(number_text(&number.to_string())),
-        other => Some(other.to_string()),
+        other => Some(java_text(other)),
+    }
+}
+
+/// What Java prints of a list, a map or what is in them.
+fn java_text(value: &Json) -> String {
+    match value {
+        Json::Null => "null".to_owned(),
+        Json::Bool(value) => value.to_string(),
+        Json::String(text) => text.clone(),
+        Json::Number(number) => number_text(&number.to_string()),
+        Json::Array(items) => {
+            let items: Vec<String> = items.iter().map(java_text).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Json::Object(map) => {
+            let entries: Vec<String> = map
+                .iter()
+                .map(|(name, value)| format!("{name}={}", java_text(value)))
+                .collect();
+            format!("{{{}}}", entries.join(", "))
+        }
     }
 }
 
@@ -276,10 +338,12 @@ fn json_element_double(item: &Json) -> Option<f64> {
 fn elements(value: Value<'_>) -> Option<Vec<Json>> {
     match value {
         Value::Null => None,
-        Value::Text(text) => Some(vec![Json::String(text.to_owned())]),
+        Value::Text(text) | Value::Bytes(text) => Some(vec![Json::String(text.to_owned())]),
         Value::Escaped(raw) => Some(vec![Json::String(unescape(raw))]),
         Value::Bool(value) => Some(vec![Json::Bool(value)]),
         Value::Number(raw) | Value::Nested(raw) => match serde_json::from_str::<Json>(raw).ok()? {
+            // What is no scalar cannot be an element.
+            Json::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => None,
             Json::Array(items) => Some(items),
             Json::Object(_) => None,
             scalar => Some(vec![scalar]),
@@ -290,7 +354,7 @@ fn elements(value: Value<'_>) -> Option<Vec<Json>> {
 fn json_text(value: Value<'_>) -> Option<String> {
     match value {
         Value::Null => None,
-        Value::Text(text) => Some(Json::String(text.to_owned()).to_string()),
+        Value::Text(text) | Value::Bytes(text) => Some(Json::String(text.to_owned()).to_string()),
         Value::Escaped(raw) => Some(Json::String(unescape(raw)).to_string()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Number(raw) | Value::Nested(raw) => {
@@ -376,7 +440,7 @@ fn parse_double(text: &str) -> Option<f64> {
 
 fn long_of(value: Value<'_>) -> Option<i64> {
     match value {
-        Value::Null | Value::Nested(_) => None,
+        Value::Null | Value::Nested(_) | Value::Bytes(_) => None,
         Value::Bool(value) => Some(i64::from(value)),
         Value::Number(number) => parse_long(number.as_bytes())
             .or_else(|| number.parse::<i64>().ok())
@@ -393,7 +457,7 @@ fn long_of(value: Value<'_>) -> Option<i64> {
 
 fn double_of(value: Value<'_>) -> Option<f64> {
     match value {
-        Value::Null | Value::Nested(_) => None,
+        Value::Null | Value::Nested(_) | Value::Bytes(_) => None,
         Value::Bool(value) => Some(f64::from(u8::from(value))),
         Value::Number(number) => number.parse().ok(),
         Value::Text(text) => parse_double(&cleaned_number(text)),
@@ -415,6 +479,20 @@ fn time_ms(value: Value<'_>) -> Result<i64, BadTime> {
         Value::Text(text) => parse(text.trim()),
         Value::Escaped(raw) => parse(unescape(raw).trim()),
         Value::Bool(value) => Err(BadTime(value.to_string())),
-        Value::Nested(raw) => Err(BadTime(raw.to_owned())),
+        Value::Nested(raw) | Value::Bytes(raw) => Err(BadTime(raw.to_owned())),
+    }
+}
+
+impl Value<'_> {
+    /// As a message quotes it.
+    pub(crate) fn shown(self) -> String {
+        match self {
+            Value::Null => "null".to_owned(),
+            Value::Escaped(raw) => unescape(raw),
+            Value::Bool(value) => value.to_string(),
+            Value::Text(text) | Value::Number(text) | Value::Nested(text) | Value::Bytes(text) => {
+                text.to_owned()
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! CSV and TSV lines.
 
 use crate::columns::Value;
-use crate::spec::Delimited;
+use crate::format::Delimited;
 
 /// The line is malformed.
 pub(crate) struct Malformed;
@@ -57,21 +57,45 @@ fn quoted(inside: &str) -> Result<(Cell, &str), Malformed> {
 
 /// What a cell means: null, a list, a number if numbers are asked for, or text. `scratch` holds a list.
 pub(crate) fn value<'a>(cell: &'a Cell, format: &Delimited, scratch: &'a mut String) -> Value<'a> {
-    let Some(text) = cell else { return Value::Null };
-    if !format.list_delimiter.is_empty() && text.contains(&format.list_delimiter) {
-        let items: Vec<Option<&str>> = text
-            .split(format.list_delimiter.as_str())
-            .map(|item| (!item.is_empty()).then_some(item))
-            .collect();
-        *scratch = serde_json::to_string(&items).unwrap_or_default();
+    match cell {
+        Some(text) => cell_value(text, &format.list_delimiter, format.parse_numbers, scratch),
+        None => Value::Null,
+    }
+}
+
+/// What a text means that is a list if it has the delimiter in it.
+pub(crate) fn cell_value<'a>(
+    text: &'a str,
+    list_delimiter: &str,
+    numbers: bool,
+    scratch: &'a mut String,
+) -> Value<'a> {
+    if !list_delimiter.is_empty() && text.contains(list_delimiter) {
+        let item = |item: &str| match parsed_number(item).filter(|_| numbers) {
+            Some(number) => serde_json::Value::Number(number),
+            None => serde_json::Value::from(item),
+        };
+        let items: serde_json::Value = text.split(list_delimiter).map(item).collect();
+        *scratch = items.to_string();
         return Value::Nested(scratch);
     }
-    let number = format.parse_numbers
-        && (text.parse::<i64>().is_ok() || (text.parse::<f64>().is_ok_and(f64::is_finite)));
-    if number {
-        Value::Number(text)
-    } else {
-        Value::Text(text)
+    match parsed_number(text).filter(|_| numbers) {
+        Some(number) => {
+            *scratch = number.to_string();
+            Value::Number(scratch)
+        }
+        None => Value::Text(text),
+    }
+}
+
+/// A 64-bit integer, else a double.
+fn parsed_number(text: &str) -> Option<serde_json::Number> {
+    match text.parse::<i64>() {
+        Ok(integer) => Some(integer.into()),
+        Err(_) if text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
+            text.parse().ok().and_then(serde_json::Number::from_f64)
+        }
+        Err(_) => None,
     }
 }
 

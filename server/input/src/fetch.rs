@@ -25,10 +25,21 @@ enum Failure {
     Final(Fault),
 }
 
+/// What to download, and as whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub uri: &'a str,
+    /// Name and password.
+    pub credentials: Option<(&'a str, Option<&'a str>)>,
+    /// Name and value.
+    pub headers: &'a [(String, String)],
+    /// Bytes that are enough; all of them if none.
+    pub most: Option<u64>,
+}
+
 /// Downloads a URI; blocking.
 pub(crate) fn download(
-    uri: &str,
-    credentials: Option<(&str, Option<&str>)>,
+    wanted: Request<'_>,
     policy: &Policy,
     cancel: &CancellationToken,
     handle: &Handle,
@@ -37,20 +48,17 @@ pub(crate) fn download(
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Fault::canceled(CancelReason::Unknown)),
-            file = with_retries(uri, credentials, policy) => file,
+            file = with_retries(wanted, policy) => file,
         }
     })
 }
 
-async fn with_retries(
-    uri: &str,
-    credentials: Option<(&str, Option<&str>)>,
-    policy: &Policy,
-) -> Result<File, Fault> {
+async fn with_retries(wanted: Request<'_>, policy: &Policy) -> Result<File, Fault> {
+    let uri = wanted.uri;
     let mut backoff = FIRST_BACKOFF;
     let mut attempt = 1;
     loop {
-        match attempt_download(uri, credentials, policy).await {
+        match attempt_download(wanted, policy).await {
             Ok(file) => return Ok(file),
             Err(Failure::Final(fault)) => return Err(fault),
             Err(Failure::Passing(reason)) if attempt >= ATTEMPTS => {
@@ -68,15 +76,15 @@ async fn with_retries(
     }
 }
 
-async fn attempt_download(
-    uri: &str,
-    credentials: Option<(&str, Option<&str>)>,
-    policy: &Policy,
-) -> Result<File, Failure> {
+async fn attempt_download(wanted: Request<'_>, policy: &Policy) -> Result<File, Failure> {
+    let uri = wanted.uri;
     let mut url =
         url::Url::parse(uri).map_err(|error| Failure::Final(Fault::unknown(format!("{uri}: {error}"))))?;
+    let origin = url.origin();
     for _ in 0..=REDIRECTS_MAX {
-        let response = get(&url, credentials, policy).await?;
+        // Another host must not see what was meant for this one.
+        let secrets = (url.origin() == origin).then_some(wanted);
+        let response = get(&url, secrets, policy).await?;
         let status = response.status();
         if status.is_redirection() {
             let target = response
@@ -97,7 +105,7 @@ async fn attempt_download(
                 "cannot read [{uri}]: HTTP {status}"
             ))));
         }
-        return save(uri, response, policy).await;
+        return save(wanted, response, policy).await;
     }
     Err(Failure::Final(Fault::unknown(format!(
         "[{uri}] redirects more than {REDIRECTS_MAX} times"
@@ -108,7 +116,7 @@ async fn attempt_download(
 /// the check and the connection.
 async fn get(
     url: &url::Url,
-    credentials: Option<(&str, Option<&str>)>,
+    secrets: Option<Request<'_>>,
     policy: &Policy,
 ) -> Result<reqwest::Response, Failure> {
     let host = url.host_str().unwrap_or_default().to_owned();
@@ -130,8 +138,13 @@ async fn get(
         .build()
         .map_err(|error| Failure::Final(Fault::unknown(error.to_string())))?;
     let mut request = client.get(url.clone());
-    if let Some((user, password)) = credentials {
-        request = request.basic_auth(user, password);
+    if let Some(secrets) = secrets {
+        for (name, value) in secrets.headers {
+            request = request.header(name, value);
+        }
+        if let Some((user, password)) = secrets.credentials {
+            request = request.basic_auth(user, password);
+        }
     }
     request
         .send()
@@ -139,7 +152,12 @@ async fn get(
         .map_err(|error| Failure::Passing(error.to_string()))
 }
 
-async fn save(uri: &str, mut response: reqwest::Response, policy: &Policy) -> Result<File, Failure> {
+async fn save(
+    wanted: Request<'_>,
+    mut response: reqwest::Response,
+    policy: &Policy,
+) -> Result<File, Failure> {
+    let uri = wanted.uri;
     let io = |error: std::io::Error| {
         Failure::Final(Fault::unknown(format!("temporary file for [{uri}]: {error}")))
     };
@@ -157,6 +175,10 @@ async fn save(uri: &str, mut response: reqwest::Response, policy: &Policy) -> Re
             return Err(Failure::Final(fault));
         }
         file.write_all(&chunk).map_err(io)?;
+        if wanted.most.is_some_and(|most| total >= most) {
+            file.seek(SeekFrom::Start(0)).map_err(io)?;
+            return Ok(file);
+        }
     }
     if expected.is_some_and(|expected| expected != total) {
         return Err(Failure::Passing(format!("{total} bytes came")));

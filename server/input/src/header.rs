@@ -3,9 +3,9 @@
 use std::io::{self, Read};
 
 use crate::delimited;
+use crate::format::Delimited;
 use crate::json;
-use crate::read::BYTE_ORDER_MARK;
-use crate::spec::Delimited;
+use crate::rows::BYTE_ORDER_MARK;
 
 /// Text in which the header must end if a file is to be read in pieces.
 const HEADER_BYTES_MAX: u64 = 1 << 20;

@@ -13,6 +13,8 @@ pub struct Policy {
     pub allow_local: Vec<PathBuf>,
     /// Hosts of `--allow-http`, whatever their addresses are.
     pub allow_http: Vec<String>,
+    /// Names of `--allow-http-header`: the headers that a statement may send with an http input source.
+    pub allow_http_headers: Vec<String>,
     /// Bytes of one download.
     pub max_http_bytes: u64,
     /// Time that one download may take.
@@ -24,6 +26,7 @@ impl Default for Policy {
         Policy {
             allow_local: Vec::new(),
             allow_http: Vec::new(),
+            allow_http_headers: Vec::new(),
             max_http_bytes: 64 << 30,
             http_timeout: Duration::from_secs(3_600),
         }

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use trilith_proto::fault::Fault;
 
 use crate::blocks::Compression;
+use crate::format::Format;
 use crate::frames;
 use crate::header;
 use crate::policy::Policy;
-use crate::spec::{ExternSpec, Format};
+use crate::spec::ExternSpec;
 use crate::splits::Split;
 
 /// Bytes of text that a piece has at least: smaller files are not worth a second reader.
@@ -44,6 +45,9 @@ pub async fn split_ranges(
     workers: u32,
     least_bytes: u64,
 ) -> Result<Vec<Split>, Fault> {
+    if !spec.format.is_text() {
+        return Ok(splits);
+    }
     let total: u64 = splits.iter().map(text_bytes).sum();
     let pieces = move |split: &Split| pieces(text_bytes(split), total, u64::from(workers), least_bytes);
     if splits.iter().all(|split| pieces(split) < 2) {
@@ -133,7 +137,8 @@ pub(crate) fn usable(
 ) -> io::Result<Vec<u64>> {
     let compression = Compression::of(&path.to_string_lossy());
     let header = match format {
-        Format::Json => 0,
+        Format::Json { .. } | Format::Lines | Format::Regex(_) => 0,
+        Format::Parquet { .. } => return Ok(Vec::new()),
         Format::Delimited(format) => {
             let mut reader = compression.reader(File::open(path)?)?;
             match header::read(reader.as_mut(), format)? {

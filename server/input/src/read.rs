@@ -7,28 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Scope;
 
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::record_batch::RecordBatch;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use trilith_proto::fault::Fault;
 
 use crate::blocks::{Blocks, Compression, LINE_BYTES_MAX, Lines};
-use crate::columns::{BadTime, Column, NullByte, Value};
-use crate::delimited;
+use crate::columns::Column;
 use crate::fetch;
+use crate::format::{Delimited, Format};
 use crate::header;
-use crate::json::{self, Scanner};
+use crate::json::Scanner;
+use crate::json_columns::JsonColumns;
+use crate::parquet_file;
 use crate::policy::Policy;
+use crate::quality::Unconverted;
 use crate::ranges::{self, ByteRange};
-use crate::spec::{Delimited, ExternSpec, Format, Source};
+use crate::rows::{Rows, SystemValue, Table};
+use crate::source::{Source, SystemField};
+use crate::spec::ExternSpec;
 use crate::splits::Split;
-
-/// Bytes of text of a batch: records may be large.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes of a line that a message quotes.
-const QUOTED_BYTES: usize = 4 * 1024;
-pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// Told of every record that cannot be parsed.
 pub trait WarningSink: Send + Sync {
@@ -38,6 +36,9 @@ pub trait WarningSink: Send + Sync {
 
     /// Hears of each record that is larger than all before it, beyond `ReadOptions::large_record_bytes`.
     fn large_record(&self, _bytes: u64, _place: &dyn Fn() -> String) {}
+
+    /// Hears of each value that became null because it does not convert to the type of its column.
+    fn unconverted(&self, _column: &str, _example: &dyn Fn() -> Unconverted) {}
 }
 
 /// For reading what others report.
@@ -52,8 +53,8 @@ impl WarningSink for Unheard {
 /// What has been read.
 #[derive(Debug, Default)]
 pub struct ReadCounters {
-    rows: AtomicU64,
-    bytes: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) bytes: AtomicU64,
 }
 
 impl ReadCounters {
@@ -119,21 +120,21 @@ pub fn read_split(
 
 /// How far a reader is.
 #[derive(Debug, Default, Clone, Copy)]
-struct Position {
+pub(crate) struct Position {
     /// Records that became rows.
-    records: u64,
-    lines: u64,
+    pub records: u64,
+    pub lines: u64,
 }
 
 /// What to read, and how.
 #[derive(Clone, Copy)]
-struct Reading<'a> {
-    spec: &'a ExternSpec,
-    split: &'a Split,
-    projection: &'a [usize],
-    policy: &'a Policy,
-    options: &'a ReadOptions,
-    handle: &'a Handle,
+pub(crate) struct Reading<'a> {
+    pub spec: &'a ExternSpec,
+    pub split: &'a Split,
+    pub projection: &'a [usize],
+    pub policy: &'a Policy,
+    pub options: &'a ReadOptions,
+    pub handle: &'a Handle,
 }
 
 impl Reading<'_> {
@@ -165,26 +166,42 @@ impl Reading<'_> {
                 .iter()
                 .filter_map(|index| Some(spec.signature().get(*index)?.0.clone()))
                 .collect(),
+            types: projection
+                .iter()
+                .filter_map(|index| Some(spec.signature().get(*index)?.1.clone()))
+                .collect(),
             schema: Arc::new(schema),
             columns,
+            system: self.system_values(),
             pending: 0,
             pending_bytes: 0,
             batch_rows: options.batch_rows.max(1),
             largest: options.large_record_bytes,
             position,
             before: OnceCell::new(),
-            path: path_text(self.split),
+            path: self.split.uri(),
             counters,
             warnings,
             emit,
         };
+        if let Format::Parquet {
+            flatten,
+            binary_as_string,
+        } = &spec.format
+        {
+            let (file, size) = self.file()?;
+            return parquet_file::read(&mut rows, file, size, flatten, *binary_as_string);
+        }
         std::thread::scope(|scope| {
             let broken = |error| self.broken(&error);
             let mut lines = Lines::new(self.blocks(scope)?);
             let more = match &spec.format {
-                Format::Json => {
-                    let mut scanner = Scanner::new(rows.names.clone().iter().map(String::as_str));
-                    lines.for_each(|block, bytes| rows.json(&mut scanner, block, bytes), broken)?
+                Format::Json { flatten, features } => {
+                    let places = JsonColumns::new(&rows.names, flatten);
+                    let mut scanner = Scanner::new(places.fields());
+                    let read =
+                        |block: &[u8], bytes| rows.json(&places, *features, &mut scanner, block, bytes);
+                    lines.for_each(read, broken)?
                 }
                 Format::Delimited(format) => {
                     let mut table = Table {
@@ -194,11 +211,22 @@ impl Reading<'_> {
                     };
                     if !self.split.begins_file() {
                         table.skip = 0;
-                        table.columns(&rows.names, self.header(format)?);
+                        table.columns(&rows.names, &self.header(format)?);
                     } else if !format.header {
-                        table.columns(&rows.names, format.columns.clone().unwrap_or_default());
+                        table.columns(&rows.names, format.columns.as_deref().unwrap_or_default());
                     }
                     lines.for_each(|block, bytes| rows.delimited(&mut table, block, bytes), broken)?
+                }
+                Format::Regex(format) => {
+                    // Group 0 is the whole line.
+                    let place =
+                        |name: &String| Some(format.columns.iter().position(|other| other == name)? + 1);
+                    let places: Vec<Option<usize>> = rows.names.iter().map(place).collect();
+                    lines.for_each(|block, bytes| rows.groups(format, &places, block, bytes), broken)?
+                }
+                // Parquet was read before: its files have no lines.
+                Format::Lines | Format::Parquet { .. } => {
+                    lines.for_each(|block, bytes| rows.lines(block, bytes), broken)?
                 }
             };
             if more {
@@ -208,8 +236,68 @@ impl Reading<'_> {
         })
     }
 
-    fn broken(&self, error: &std::io::Error) -> Fault {
-        let path = path_text(self.split).unwrap_or_else(|| "inline data".to_owned());
+    /// What the reader itself puts into the projected columns; empty if there is none such.
+    fn system_values(&self) -> Vec<Option<SystemValue>> {
+        let wanted = self.spec.source.system_fields();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let value = |index: &usize| {
+            let (name, _) = self.spec.signature().get(*index)?;
+            let field = SystemField::of(name).filter(|field| wanted.contains(field))?;
+            Some(match (field, self.split) {
+                (SystemField::Bucket, _) | (_, Split::Inline) => None,
+                (SystemField::Uri, split) => split.uri(),
+                (SystemField::Path, Split::File { path, .. }) => Some(path.display().to_string()),
+                (SystemField::Path, Split::Http { uri }) => {
+                    url::Url::parse(uri).ok().map(|url| url.path().to_owned())
+                }
+            })
+        };
+        self.projection.iter().map(value).collect()
+    }
+
+    /// The split as a file, which can be read in any order, and its size.
+    pub(crate) fn file(&self) -> Result<(File, u64), Fault> {
+        let file = match self.split {
+            Split::Inline => return Err(Fault::unknown("inline data cannot be read as a file")),
+            Split::File { path, .. } => {
+                // Checked again: a worker may be another process, and links may have changed.
+                let real = self.policy.local(path)?;
+                File::open(&real).map_err(|error| self.broken(&error))?
+            }
+            Split::Http { uri } => self.download(uri, None)?,
+        };
+        let size = file.metadata().map_err(|error| self.broken(&error))?.len();
+        Ok((file, size))
+    }
+
+    /// `most`: bytes that are enough.
+    pub(crate) fn download(&self, uri: &str, most: Option<u64>) -> Result<File, Fault> {
+        let request = match &self.spec.source {
+            Source::Http {
+                user,
+                password,
+                headers,
+                ..
+            } => fetch::Request {
+                uri,
+                credentials: user.as_deref().map(|user| (user, password.as_deref())),
+                headers,
+                most,
+            },
+            _ => fetch::Request {
+                uri,
+                credentials: None,
+                headers: &[],
+                most,
+            },
+        };
+        fetch::download(request, self.policy, &self.options.cancel, self.handle)
+    }
+
+    pub(crate) fn broken(&self, error: &std::io::Error) -> Fault {
+        let path = self.split.name();
         if error.kind() == std::io::ErrorKind::FileTooLarge {
             let mut fault = Fault::row_too_large(LINE_BYTES_MAX as u64);
             fault.message = format!("{path} has a line of more than {LINE_BYTES_MAX} bytes.");
@@ -235,15 +323,7 @@ impl Reading<'_> {
                 (reader, compression)
             }
             Split::Http { uri } => {
-                let credentials = match &self.spec.source {
-                    Source::Http {
-                        user: Some(user),
-                        password,
-                        ..
-                    } => Some((user.as_str(), password.as_deref())),
-                    _ => None,
-                };
-                let file = fetch::download(uri, credentials, self.policy, &self.options.cancel, self.handle)?;
+                let file = self.download(uri, None)?;
                 let name = url::Url::parse(uri)
                     .map(|url| url.path().to_owned())
                     .unwrap_or_default();
@@ -276,7 +356,7 @@ impl Reading<'_> {
     }
 
     /// Lines and records of the file before this piece of it. Reads all of them.
-    fn before(&self) -> Position {
+    pub(crate) fn before(&self) -> Position {
         let mut position = Position::default();
         if let Split::File {
             path,
@@ -305,219 +385,5 @@ impl Reading<'_> {
             let _reported = reading.run(&mut position, &ReadCounters::default(), &Unheard, &mut emit);
         }
         position
-    }
-}
-
-/// The beginning of a line.
-fn quoted(line: &str) -> &str {
-    &line[..line.floor_char_boundary(QUOTED_BYTES)]
-}
-
-fn path_text(split: &Split) -> Option<String> {
-    match split {
-        Split::Inline => None,
-        Split::File { path, .. } => Some(format!("file:{}", path.display())),
-        Split::Http { uri } => Some(uri.clone()),
-    }
-}
-
-/// Where the cells of a delimited file go.
-struct Table<'f> {
-    format: &'f Delimited,
-    /// For each projected column, its cell; none until the header is read.
-    cells: Option<Vec<Option<usize>>>,
-    skip: usize,
-}
-
-impl Table<'_> {
-    fn columns(&mut self, wanted: &[String], found: Vec<String>) {
-        let place = |name: &String| found.iter().position(|other| other == name);
-        self.cells = Some(wanted.iter().map(place).collect());
-    }
-}
-
-struct Rows<'a> {
-    reading: &'a Reading<'a>,
-    names: Vec<String>,
-    schema: SchemaRef,
-    columns: Vec<Column>,
-    pending: usize,
-    pending_bytes: usize,
-    batch_rows: usize,
-    largest: u64,
-    position: &'a mut Position,
-    /// Position in the file where this split begins, if it was needed.
-    before: OnceCell<Position>,
-    path: Option<String>,
-    counters: &'a ReadCounters,
-    warnings: &'a dyn WarningSink,
-    emit: &'a mut dyn FnMut(RecordBatch) -> ControlFlow<()>,
-}
-
-impl Rows<'_> {
-    fn json(&mut self, scanner: &mut Scanner, block: &[u8], bytes: u64) -> Result<bool, Fault> {
-        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let lossy = String::from_utf8_lossy(block);
-        let text = self.without_mark(&lossy);
-        let mut values = vec![Value::Null; self.columns.len()];
-        let mut at = 0;
-        while at < text.len() {
-            let (line, next) = json::line(text, at);
-            self.position.lines += 1;
-            at = next;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let mut from = 0;
-            // Objects may follow each other on a line.
-            loop {
-                match scanner.record(line, from, &mut values) {
-                    Ok(end) => {
-                        if !self.row(&values, line, end - from)? {
-                            return Ok(false);
-                        }
-                        from = json::skip_space(line.as_bytes(), end);
-                        if line.as_bytes().get(from) != Some(&b'{') {
-                            break;
-                        }
-                    }
-                    Err(json::Malformed) => {
-                        self.bad_line(line)?;
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    fn delimited(&mut self, table: &mut Table<'_>, block: &[u8], bytes: u64) -> Result<bool, Fault> {
-        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let lossy = String::from_utf8_lossy(block);
-        let text = self.without_mark(&lossy);
-        let mut at = 0;
-        let mut scratch = vec![String::new(); self.columns.len()];
-        while at < text.len() {
-            let (line, next) = json::line(text, at);
-            self.position.lines += 1;
-            at = next;
-            if table.skip > 0 {
-                table.skip -= 1;
-                continue;
-            }
-            if line.is_empty() {
-                continue;
-            }
-            let Ok(cells) = delimited::cells(line, table.format) else {
-                self.bad_line(line)?;
-                continue;
-            };
-            let Some(places) = &table.cells else {
-                let names = delimited::header(cells)
-                    .map_err(|reason| Fault::cannot_parse(format!("{reason}{}", self.place())))?;
-                table.columns(&self.names, names);
-                continue;
-            };
-            let values: Vec<Value<'_>> = places
-                .iter()
-                .zip(scratch.iter_mut())
-                .map(
-                    |(place, scratch)| match place.and_then(|place| cells.get(place)) {
-                        Some(cell) => delimited::value(cell, table.format, scratch),
-                        None => Value::Null,
-                    },
-                )
-                .collect();
-            if !self.row(&values, line, line.len())? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn without_mark<'t>(&self, text: &'t str) -> &'t str {
-        if self.position.lines == 0 && self.reading.split.begins_file() {
-            text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
-        } else {
-            text
-        }
-    }
-
-    /// `bytes`: size of the record as text.
-    fn row(&mut self, values: &[Value<'_>], line: &str, bytes: usize) -> Result<bool, Fault> {
-        if bytes as u64 > self.largest {
-            self.largest = bytes as u64;
-            self.warnings.large_record(self.largest, &|| self.place());
-        }
-        for (column, value) in self.columns.iter().zip(values) {
-            if let Err(BadTime(text)) = column.check(*value) {
-                self.warnings.parse_error(&|| {
-                    format!(
-                        "Timestamp[{text}] is unparseable! Event: {}{}",
-                        quoted(line),
-                        self.place()
-                    )
-                })?;
-                return Ok(true);
-            }
-        }
-        for (index, value) in values.iter().enumerate() {
-            if let Some(column) = self.columns.get_mut(index)
-                && let Err(NullByte) = column.push(*value)
-            {
-                return Err(self.null_byte(index));
-            }
-        }
-        self.position.records += 1;
-        self.pending += 1;
-        self.pending_bytes += bytes;
-        if self.pending < self.batch_rows && self.pending_bytes < BATCH_BYTES {
-            Ok(true)
-        } else {
-            self.flush()
-        }
-    }
-
-    fn bad_line(&self, line: &str) -> Result<(), Fault> {
-        self.warnings
-            .parse_error(&|| format!("Unable to parse row [{}]{}", quoted(line), self.place()))
-    }
-
-    fn null_byte(&self, column: usize) -> Fault {
-        let source = self.path.as_deref().unwrap_or("inline");
-        let record = self.before().records + self.position.records + 1;
-        let name = self.names.get(column).map(String::as_str);
-        Fault::invalid_null_byte(Some(source), Some(record), name, None, None)
-    }
-
-    fn before(&self) -> Position {
-        *self.before.get_or_init(|| self.reading.before())
-    }
-
-    /// Where the current line stands: " (Path: …, Record: …, Line: …)". The record is the next good one.
-    fn place(&self) -> String {
-        let before = self.before();
-        let record = before.records + self.position.records + 1;
-        let line = before.lines + self.position.lines;
-        match &self.path {
-            Some(path) => format!(" (Path: {path}, Record: {record}, Line: {line})"),
-            None => format!(" (Record: {record}, Line: {line})"),
-        }
-    }
-
-    fn flush(&mut self) -> Result<bool, Fault> {
-        if self.pending == 0 {
-            return Ok(true);
-        }
-        let arrays = self.columns.iter_mut().map(Column::finish).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(self.pending));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
-            .map_err(|error| Fault::unknown(format!("rows of EXTERN: {error}")))?;
-        self.counters
-            .rows
-            .fetch_add(self.pending as u64, Ordering::Relaxed);
-        self.pending = 0;
-        self.pending_bytes = 0;
-        Ok((self.emit)(batch).is_continue())
     }
 }

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use trilith_proto::column::{self, ColumnType};
+
+use crate::format::{Format, echoed_format};
+use crate::source::{Source, masked};
+use crate::splits::Split;
 
 /// What is wrong with an argument of EXTERN.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,51 +19,15 @@ pub struct SpecError {
     pub message: String,
 }
 
-fn error(message: impl Into<String>) -> SpecError {
+pub(crate) fn error(message: impl Into<String>) -> SpecError {
     SpecError {
         message: message.into(),
     }
 }
 
-/// Where rows come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Source {
-    Inline {
-        data: String,
-    },
-    Local {
-        base_dir: Option<String>,
-        filter: String,
-        files: Vec<String>,
-    },
-    Http {
-        uris: Vec<String>,
-        user: Option<String>,
-        password: Option<String>,
-    },
-}
-
-/// How they are written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Format {
-    Json,
-    Delimited(Delimited),
-}
-
-/// CSV (with quotes) or TSV (any delimiter, no quotes).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Delimited {
-    pub quoted: bool,
-    pub delimiter: char,
-    pub list_delimiter: String,
-    pub columns: Option<Vec<String>>,
-    pub header: bool,
-    pub skip_rows: usize,
-    pub parse_numbers: bool,
-}
-
 /// A checked EXTERN.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(into = "Written", try_from = "Written")]
 pub struct ExternSpec {
     pub(crate) source: Source,
     pub(crate) format: Format,
@@ -68,6 +36,43 @@ pub struct ExternSpec {
     format_json: Value,
 }
 
+/// How it travels: the format as it was written, since patterns and paths are made of it.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    source: Source,
+    signature: Vec<(String, ColumnType)>,
+    source_json: Value,
+    format_json: Value,
+}
+
+impl From<ExternSpec> for Written {
+    fn from(spec: ExternSpec) -> Written {
+        Written {
+            source: spec.source,
+            signature: spec.signature,
+            source_json: spec.source_json,
+            format_json: spec.format_json,
+        }
+    }
+}
+
+impl TryFrom<Written> for ExternSpec {
+    type Error = SpecError;
+
+    fn try_from(written: Written) -> Result<ExternSpec, SpecError> {
+        Ok(ExternSpec {
+            source: written.source,
+            format: Format::parse(&written.format_json)?,
+            signature: written.signature,
+            source_json: written.source_json,
+            format_json: written.format_json,
+        })
+    }
+}
+
+/// A factor of `taskAssignment=auto`: a byte of Parquet is as much work as so many bytes of text.
+const PARQUET_WEIGHT: u64 = 8;
+
 impl ExternSpec {
     /// Checks the arguments.
     pub fn parse(
@@ -75,8 +80,13 @@ impl ExternSpec {
         format: &Value,
         signature: &[(String, ColumnType)],
     ) -> Result<ExternSpec, SpecError> {
-        let parsed = parse_source(source)?;
-        let parsed_format = parse_format(format)?;
+        let parsed = Source::parse(source)?;
+        let parsed_format = Format::parse(format)?;
+        if matches!(parsed, Source::Inline { .. }) && !parsed_format.is_text() {
+            return Err(error(
+                "inline data are text and cannot be parquet; use a local or http input source",
+            ));
+        }
         if signature.is_empty() {
             return Err(error("EXTERN needs a signature with at least one column"));
         }
@@ -116,6 +126,24 @@ impl ExternSpec {
         })
     }
 
+    /// The first header of an http source that `allowed` does not have, in any case.
+    pub fn refused_header(&self, allowed: &[String]) -> Option<&str> {
+        let Source::Http { headers, .. } = &self.source else {
+            return None;
+        };
+        let known = |name: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
+        let refused = headers.iter().find(|(name, _)| !known(name));
+        refused.map(|(name, _)| name.as_str())
+    }
+
+    /// Bytes of a split as `taskAssignment=auto` weighs them; 0 if unknown.
+    pub fn weighted_bytes(&self, split: &Split) -> u64 {
+        match self.format {
+            Format::Parquet { .. } => split.size_bytes().unwrap_or(0).saturating_mul(PARQUET_WEIGHT),
+            _ => split.weighted_bytes(),
+        }
+    }
+
     /// Columns as batches have them. `__time` stays a number of milliseconds.
     pub fn schema(&self) -> SchemaRef {
         let fields: Vec<Field> = self
@@ -145,19 +173,19 @@ impl ExternSpec {
     }
 }
 
-fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, SpecError> {
+pub(crate) fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, SpecError> {
     value
         .as_object()
         .ok_or_else(|| error(format!("{what} of EXTERN must be a JSON object")))
 }
 
-fn kind<'a>(map: &'a Map<String, Value>, what: &str) -> Result<&'a str, SpecError> {
+pub(crate) fn kind<'a>(map: &'a Map<String, Value>, what: &str) -> Result<&'a str, SpecError> {
     map.get("type")
         .and_then(Value::as_str)
         .ok_or_else(|| error(format!("{what} of EXTERN lacks the field [type]")))
 }
 
-fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>, SpecError> {
+pub(crate) fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>, SpecError> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -165,7 +193,7 @@ fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>, SpecError
     }
 }
 
-fn texts(map: &Map<String, Value>, key: &str) -> Result<Option<Vec<String>>, SpecError> {
+pub(crate) fn texts(map: &Map<String, Value>, key: &str) -> Result<Option<Vec<String>>, SpecError> {
     let wrong = || error(format!("field [{key}] of EXTERN must be a list of strings"));
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -180,7 +208,7 @@ fn texts(map: &Map<String, Value>, key: &str) -> Result<Option<Vec<String>>, Spe
     }
 }
 
-fn flag(map: &Map<String, Value>, key: &str) -> Result<Option<bool>, SpecError> {
+pub(crate) fn flag(map: &Map<String, Value>, key: &str) -> Result<Option<bool>, SpecError> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
@@ -188,176 +216,4 @@ fn flag(map: &Map<String, Value>, key: &str) -> Result<Option<bool>, SpecError> 
         Some(Value::String(text)) if text == "false" => Ok(Some(false)),
         Some(_) => Err(error(format!("field [{key}] of EXTERN must be true or false"))),
     }
-}
-
-fn parse_source(value: &Value) -> Result<Source, SpecError> {
-    let map = object(value, "the input source")?;
-    match kind(map, "the input source")? {
-        "inline" => {
-            let data =
-                text(map, "data")?.ok_or_else(|| error("an inline input source needs the field [data]"))?;
-            Ok(Source::Inline { data })
-        }
-        "local" => {
-            let base_dir = text(map, "baseDir")?;
-            let files = texts(map, "files")?.unwrap_or_default();
-            if base_dir.is_none() && files.is_empty() {
-                return Err(error("a local input source needs the field [baseDir] or [files]"));
-            }
-            let filter = text(map, "filter")?.unwrap_or_else(|| "*".to_owned());
-            Ok(Source::Local {
-                base_dir,
-                filter,
-                files,
-            })
-        }
-        "http" => {
-            let uris = texts(map, "uris")?.filter(|uris| !uris.is_empty());
-            let uris = uris.ok_or_else(|| error("an http input source needs the field [uris]"))?;
-            for uri in &uris {
-                let url = url::Url::parse(uri).map_err(|cause| error(format!("uri [{uri}]: {cause}")))?;
-                if !matches!(url.scheme(), "http" | "https") {
-                    return Err(error(format!(
-                        "Only [http, https] protocols are allowed, got [{}]",
-                        url.scheme()
-                    )));
-                }
-            }
-            let user = text(map, "httpAuthenticationUsername")?;
-            Ok(Source::Http {
-                uris,
-                user,
-                password: password(map.get("httpAuthenticationPassword"))?,
-            })
-        }
-        other => Err(error(format!(
-            "input source type [{other}] is not supported; use inline, local or http"
-        ))),
-    }
-}
-
-fn password(value: Option<&Value>) -> Result<Option<String>, SpecError> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(Value::Object(map)) => match map.get("type").and_then(Value::as_str) {
-            Some("default") => text(map, "password"),
-            Some("environment") => {
-                let name = text(map, "variable")?.unwrap_or_default();
-                std::env::var(&name)
-                    .map(Some)
-                    .map_err(|_| error(format!("environment variable [{name}] for a password is not set")))
-            }
-            _ => Err(error(
-                "httpAuthenticationPassword must have the type default or environment",
-            )),
-        },
-        Some(_) => Err(error("httpAuthenticationPassword must be a string or an object")),
-    }
-}
-
-fn parse_format(value: &Value) -> Result<Format, SpecError> {
-    let map = object(value, "the input format")?;
-    let kind = kind(map, "the input format")?;
-    match kind {
-        "json" => {
-            let newline = flag(map, "assumeNewlineDelimited")?.unwrap_or(false);
-            let node = flag(map, "useJsonNodeReader")?.unwrap_or(false);
-            if newline && node {
-                return Err(error(
-                    "useJsonNodeReader and assumeNewlineDelimited cannot be set to true at the same time.",
-                ));
-            }
-            if map.get("flattenSpec").is_some_and(|spec| !spec.is_null()) {
-                return Err(error(
-                    "flattenSpec is not supported yet; declare COMPLEX<json> and use JSON functions",
-                ));
-            }
-            Ok(Format::Json)
-        }
-        "csv" | "tsv" => delimited(map, kind == "csv").map(Format::Delimited),
-        other => Err(error(format!(
-            "input format type [{other}] is not supported; use json, csv or tsv"
-        ))),
-    }
-}
-
-fn delimited(map: &Map<String, Value>, quoted: bool) -> Result<Delimited, SpecError> {
-    let columns = texts(map, "columns")?.filter(|columns| !columns.is_empty());
-    let header = match flag(map, "findColumnsFromHeader")? {
-        Some(header) => header,
-        None => match flag(map, "hasHeaderRow")? {
-            Some(header) => header,
-            None if columns.is_some() => false,
-            None => {
-                return Err(error(
-                    "Cannot construct instance of csv or tsv input format: at least one of [columns] or [findColumnsFromHeader] must be present",
-                ));
-            }
-        },
-    };
-    if !header && columns.is_none() {
-        return Err(error(
-            "csv and tsv need [columns] when [findColumnsFromHeader] is false",
-        ));
-    }
-    let delimiter = match text(map, "delimiter")? {
-        Some(_) if quoted => ',',
-        Some(delimiter) => {
-            let mut chars = delimiter.chars();
-            match (chars.next(), chars.next()) {
-                (Some(one), None) => one,
-                _ => return Err(error("field [delimiter] of a tsv format must be one character")),
-            }
-        }
-        None if quoted => ',',
-        None => '\t',
-    };
-    let list_delimiter = text(map, "listDelimiter")?.unwrap_or_else(|| "\u{1}".to_owned());
-    if list_delimiter == delimiter.to_string() {
-        return Err(error(format!(
-            "Cannot have same delimiter and list delimiter of [{delimiter}]"
-        )));
-    }
-    let skip_rows = match map.get("skipHeaderRows") {
-        None | Some(Value::Null) => 0,
-        Some(value) => value
-            .as_u64()
-            .ok_or_else(|| error("field [skipHeaderRows] must be a non-negative integer"))?
-            as usize,
-    };
-    let parse_numbers = flag(map, "tryParseNumbers")?.unwrap_or(false);
-    Ok(Delimited {
-        quoted,
-        delimiter,
-        list_delimiter,
-        columns,
-        header,
-        skip_rows,
-        parse_numbers,
-    })
-}
-
-/// The source without its password.
-fn masked(source: &Value) -> Value {
-    let mut echo = source.clone();
-    if let Some(password) = echo.get_mut("httpAuthenticationPassword")
-        && !password.is_null()
-    {
-        *password = json!("<masked>");
-    }
-    echo
-}
-
-/// A JSON format shows its flags even when they are not given.
-fn echoed_format(format: &Value) -> Value {
-    let mut echo = format.clone();
-    if let Some(map) = echo.as_object_mut()
-        && map.get("type").and_then(Value::as_str) == Some("json")
-    {
-        for key in ["keepNullColumns", "assumeNewlineDelimited", "useJsonNodeReader"] {
-            map.entry(key).or_insert(json!(false));
-        }
-    }
-    echo
 }

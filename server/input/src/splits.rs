@@ -8,7 +8,8 @@ use trilith_proto::fault::Fault;
 use crate::blocks::Compression;
 use crate::policy::Policy;
 use crate::ranges::ByteRange;
-use crate::spec::{ExternSpec, Source};
+use crate::source::Source;
+use crate::spec::ExternSpec;
 
 /// One unit of input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +45,8 @@ impl Split {
         }
     }
 
-    /// Bytes as `taskAssignment=auto` weighs them; 0 if unknown.
-    pub fn weighted_bytes(&self) -> u64 {
+    /// Bytes of text as `taskAssignment=auto` weighs them; 0 if unknown.
+    pub(crate) fn weighted_bytes(&self) -> u64 {
         match self {
             Split::File { path, size, .. }
                 if Compression::of(&path.to_string_lossy()) == Compression::Gzip =>
@@ -54,6 +55,20 @@ impl Split {
             }
             other => other.size_bytes().unwrap_or(0),
         }
+    }
+
+    /// Where it is; none for inline data.
+    pub fn uri(&self) -> Option<String> {
+        match self {
+            Split::Inline => None,
+            Split::File { path, .. } => Some(format!("file:{}", path.display())),
+            Split::Http { uri } => Some(uri.clone()),
+        }
+    }
+
+    /// As messages call it.
+    pub(crate) fn name(&self) -> String {
+        self.uri().unwrap_or_else(|| "inline data".to_owned())
     }
 
     /// The beginning of its file: the one piece with which the file is counted.
@@ -88,6 +103,7 @@ pub async fn list_splits(spec: &ExternSpec, policy: &Policy) -> Result<Vec<Split
             base_dir,
             filter,
             files,
+            ..
         } => {
             let (base_dir, filter, files) = (base_dir.clone(), filter.clone(), files.clone());
             let policy = policy.clone();

@@ -51,7 +51,7 @@ pub(crate) fn rows(batches: &[RecordBatch]) -> Vec<Vec<String>> {
     rows
 }
 
-fn read(
+pub(crate) fn read(
     source: Value,
     format: Value,
     columns: &[(&str, &str)],
@@ -91,7 +91,7 @@ fn read(
     (found, kept.0.into_inner())
 }
 
-fn inline(data: &str, format: Value, columns: &[(&str, &str)]) -> (Vec<Vec<String>>, Vec<String>) {
+pub(crate) fn inline(data: &str, format: Value, columns: &[(&str, &str)]) -> (Vec<Vec<String>>, Vec<String>) {
     read(
         json!({"type": "inline", "data": data}),
         format,
@@ -164,15 +164,15 @@ fn converts_as_the_matrix_says() {
 }
 
 #[test]
-fn reads_lines_and_objects_that_follow_each_other_and_reports_bad_ones() {
+fn reads_the_first_value_of_each_line_and_reports_bad_ones() {
     let data = "{\"x\":1}{\"x\":2}\r\n\n  {\"x\": 3 } rest\n{\"x\":\n5\n{\"y\":1,\"x\":4}\n{\"x\":6";
     let (found, warnings) = inline(data, json!({"type": "json"}), &[("x", "long")]);
-    assert_eq!(found, [["1"], ["2"], ["3"], ["NULL"], ["4"]]);
+    assert_eq!(found, [["1"], ["3"], ["NULL"], ["4"]]);
     assert_eq!(
         warnings,
         [
-            "Unable to parse row [{\"x\":] (Record: 4, Line: 4)",
-            "Unable to parse row [{\"x\":6] (Record: 6, Line: 7)"
+            "Unable to parse row [{\"x\":] (Record: 3, Line: 4)",
+            "Unable to parse row [{\"x\":6] (Record: 5, Line: 7)"
         ]
     );
 }
@@ -202,6 +202,27 @@ fn reads_csv_and_tsv() {
     assert_eq!(found, [["x", "[\"y\",\"z\"]"], ["\"q", "NULL"]]);
 }
 
+/// Blocks as Java's library writes them: one compressed, one stored, an empty one at the end.
+fn java_lz4(content: &[u8]) -> Vec<u8> {
+    let (first, second) = content.split_at(content.len() / 2);
+    let compressed = lz4_flex::block::compress(first);
+    let mut out = Vec::new();
+    for (method, stored, length) in [
+        (0x26, compressed.as_slice(), first.len()),
+        (0x16, second, second.len()),
+        (0x16, &[][..], 0),
+    ] {
+        out.extend_from_slice(b"LZ4Block");
+        out.push(method);
+        out.extend_from_slice(&(stored.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(length as u32).to_le_bytes());
+        // The checksum is not looked at.
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(stored);
+    }
+    out
+}
+
 fn compressed(directory: &Path) -> Vec<String> {
     let content = |n: i64| format!("{{\"x\":{n}}}\n").repeat(1000).into_bytes();
     let file = |name: &str| std::fs::File::create(directory.join(name)).unwrap();
@@ -227,7 +248,24 @@ fn compressed(directory: &Path) -> Vec<String> {
         .unwrap();
     zip.write_all(&content(6)).unwrap();
     zip.finish().unwrap();
-    let sizes = [(1, 1000), (2, 2000), (3, 1000), (4, 1000), (5, 1000), (6, 1000)];
+    let mut sz = snap::write::FrameEncoder::new(file("g.json.sz"));
+    sz.write_all(&content(7)).unwrap();
+    sz.flush().unwrap();
+    let mut frame = lz4_flex::frame::FrameEncoder::new(file("h.json.lz4"));
+    frame.write_all(&content(8)).unwrap();
+    frame.finish().unwrap();
+    file("i.json.lz4").write_all(&java_lz4(&content(9))).unwrap();
+    let sizes = [
+        (1, 1000),
+        (2, 2000),
+        (3, 1000),
+        (4, 1000),
+        (5, 1000),
+        (6, 1000),
+        (7, 1000),
+        (8, 1000),
+        (9, 1000),
+    ];
     sizes
         .iter()
         .flat_map(|(n, count)| std::iter::repeat_n(n.to_string(), *count))
@@ -281,6 +319,86 @@ fn wrong_arguments_are_named() {
             json!({"type": "inline", "data": ""}),
             json!({"type": "orc"}),
             "input format type [orc]",
+        ),
+        (
+            json!({"type": "druid"}),
+            json!({"type": "json"}),
+            "select FROM the datasource",
+        ),
+        (
+            json!({"type": "sql"}),
+            json!({"type": "json"}),
+            "[sql] is not supported",
+        ),
+        (
+            json!({"type": "delta"}),
+            json!({"type": "json"}),
+            "Parquet files of the table",
+        ),
+        (
+            json!({"type": "iceberg"}),
+            json!({"type": "json"}),
+            "Parquet files of the table",
+        ),
+        (
+            json!({"type": "nowhere"}),
+            json!({"type": "json"}),
+            "[nowhere] is unknown",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "kafka"}),
+            "for streams",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "parquet"}),
+            "inline data are text",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "regex"}),
+            "[pattern]",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "regex", "pattern": "("}),
+            "[pattern]",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "csv", "columns": ["a", "a"]}),
+            "[a] appears twice",
+        ),
+        (
+            json!({"type": "local", "files": ["x"], "systemFields": ["__line"]}),
+            json!({"type": "json"}),
+            "[__line] is unknown",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "json", "flattenSpec": {"fields": ["a", {"type": "root", "name": "a"}]}}),
+            "[a] twice",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "json", "flattenSpec": {"fields": [{"type": "path", "name": "a", "expr": "$.b["}]}}),
+            "path [$.b[] is invalid",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "json", "flattenSpec": {"fields": [{"type": "jq", "name": "a", "expr": "map(.x)"}]}}),
+            "jq [map(.x)]",
+        ),
+        (
+            json!({"type": "local", "files": ["x"]}),
+            json!({"type": "parquet", "flattenSpec": {"fields": [{"type": "jq", "name": "a", "expr": ".b"}]}}),
+            "jq] is for json only",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "json", "featureSpec": {"ALLOW_ALL": true}}),
+            "[ALLOW_ALL]",
         ),
     ];
     for (source, format, expected) in cases {

@@ -47,6 +47,9 @@ pub struct ServerOptions {
     /// Host that `http` input may read although its address is not public; may be given several times.
     #[arg(long, value_name = "HOST")]
     pub allow_http: Vec<String>,
+    /// Header that a statement may send with `http` input (requestHeaders); may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub allow_http_header: Vec<String>,
     /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine or
     /// control group].
     #[arg(long, value_name = "SIZE")]
@@ -170,6 +173,9 @@ impl ServerOptions {
         }
         if self.allow_http.is_empty() {
             self.allow_http = file.allow_http;
+        }
+        if self.allow_http_header.is_empty() {
+            self.allow_http_header = file.allow_http_header;
         }
         Ok(self)
     }

@@ -118,6 +118,7 @@ async fn start_controller(
     let policy = Policy {
         allow_local: options.allow_local.clone(),
         allow_http: options.allow_http.clone(),
+        allow_http_headers: options.allow_http_header.clone(),
         ..Policy::default()
     };
     let slots = options.worker_slots.unwrap_or_else(cores);

@@ -21,6 +21,10 @@ pub trait Catalog: Send + Sync {
     fn external(&self, call: &ExternCall) -> Result<Arc<dyn TableProvider>, ApiError>;
     /// Visible segments that may have rows which pass all filters, tombstones left out.
     fn places(&self, datasource: &str, filters: &[Expr]) -> Vec<SegmentPlace>;
+    /// Columns of EXTERN without a signature, if the data were looked at before.
+    fn inferred_signature(&self, _call: &ExternCall) -> Option<Vec<(String, ColumnType)>> {
+        None
+    }
     /// Columns of a datasource, `__time` first.
     fn datasource_columns(&self, name: &str) -> Option<Vec<(String, ColumnType)>>;
 }
@@ -47,8 +51,8 @@ pub struct ExternCall {
     pub input_source: Value,
     /// Second argument.
     pub input_format: Value,
-    /// Third argument, or EXTEND.
-    pub signature: Vec<(String, ColumnType)>,
+    /// Third argument, or EXTEND. None: the columns are what a sample of the data has.
+    pub signature: Option<Vec<(String, ColumnType)>>,
     /// Where the call stands.
     pub position: Position,
 }

@@ -1,6 +1,6 @@
-//! `TABLE(EXTERN(…)) [EXTEND (…)]`: taken out of the tokens, a placeholder table stays.
+//! `TABLE(EXTERN(…)) [EXTEND (…)]`, and table functions: taken out of the tokens, a placeholder table stays.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 use trilith_proto::column::ColumnType;
@@ -9,22 +9,48 @@ use trilith_proto::error::{ApiError, Position};
 use crate::catalog::ExternCall;
 use crate::error::{at, position, validation};
 use crate::statement::{Tokens, is_word};
+use crate::table_function::TableFunction;
 
 /// Names of placeholder tables begin with this.
 pub(crate) const PLACEHOLDER: &str = "__extern_";
 
-/// An argument: text, or a `?`.
+/// An argument: a literal, a `?`, or an `ARRAY[…]` of them.
 pub(crate) enum Argument {
-    Text(String),
+    Value(Value),
     /// Number of the parameter, from 0, over the whole statement.
     Parameter(usize),
+    List(Vec<Argument>),
+}
+
+impl Argument {
+    /// `parameters` are the values of `?`.
+    fn value(&self, parameters: &[Value]) -> Result<Value, ApiError> {
+        match self {
+            Argument::Value(value) => Ok(value.clone()),
+            Argument::Parameter(index) => parameters.get(*index).cloned().ok_or_else(|| {
+                validation(format!("No value bound for dynamic parameter position [{index}]"))
+            }),
+            Argument::List(items) => items.iter().map(|item| item.value(parameters)).collect(),
+        }
+    }
+}
+
+/// What was called.
+enum Called {
+    Extern {
+        source: Argument,
+        format: Argument,
+        signature: Option<Argument>,
+    },
+    Function {
+        function: TableFunction,
+        arguments: Vec<(&'static str, Argument)>,
+    },
 }
 
 /// A call as it was written.
 pub(crate) struct RawExtern {
-    source: Argument,
-    format: Argument,
-    signature: Option<Argument>,
+    called: Called,
     extend: Option<Vec<(String, ColumnType)>>,
     span: Span,
 }
@@ -35,8 +61,10 @@ pub(crate) fn take(body: Vec<TokenWithSpan>) -> Result<(Vec<TokenWithSpan>, Vec<
     let mut externs = Vec::new();
     let mut tokens = Tokens::from(body);
     let mut parameters = 0;
-    while let Some(token) = tokens.next() {
-        if matches!(token.token, Token::Placeholder(_)) {
+    while let Some(mut token) = tokens.next() {
+        if let Token::Placeholder(written) = &mut token.token {
+            // Those inside of calls are gone when the rest is counted.
+            *written = format!("?{parameters}");
             parameters += 1;
         }
         if !is_word(&token.token, "TABLE") || tokens.peek().is_none_or(|next| next.token != Token::LParen) {
@@ -44,12 +72,17 @@ pub(crate) fn take(body: Vec<TokenWithSpan>) -> Result<(Vec<TokenWithSpan>, Vec<
             continue;
         }
         let open = tokens.next();
-        if !tokens.word("EXTERN") {
+        let called = if tokens.word("EXTERN") {
+            extern_arguments(&mut tokens, token.span, &mut parameters)?
+        } else if let Some(function) = table_function(&tokens) {
+            tokens.next();
+            function_arguments(function, &mut tokens, &mut parameters)?
+        } else {
             out.push(token);
             out.extend(open);
             continue;
-        }
-        let call = call(&mut tokens, token.span, &mut parameters)?;
+        };
+        let call = call(called, &mut tokens, token.span)?;
         let name = format!("{PLACEHOLDER}{}", externs.len());
         externs.push(call);
         let word = Word {
@@ -65,18 +98,57 @@ pub(crate) fn take(body: Vec<TokenWithSpan>) -> Result<(Vec<TokenWithSpan>, Vec<
     Ok((out, externs))
 }
 
-fn call(tokens: &mut Tokens, span: Span, parameters: &mut usize) -> Result<RawExtern, ApiError> {
+/// The table function whose call begins here.
+fn table_function(tokens: &Tokens) -> Option<TableFunction> {
+    let opens = tokens
+        .peek_at(1)
+        .is_some_and(|token| token.token == Token::LParen);
+    match tokens.peek().map(|token| &token.token) {
+        Some(Token::Word(word)) if opens => TableFunction::of(&word.value),
+        _ => None,
+    }
+}
+
+/// Both closing parentheses, and the columns.
+fn call(called: Called, tokens: &mut Tokens, span: Span) -> Result<RawExtern, ApiError> {
+    expect(tokens, &Token::RParen, ")")?;
+    let extends = tokens.word("EXTEND");
+    let list = extends || opens_columns(tokens);
+    let extend = if list { Some(columns(tokens)?) } else { None };
+    if let Called::Extern {
+        signature: Some(_), ..
+    } = &called
+        && extend.is_some()
+    {
+        return Err(at(
+            "EXTERN requires either a [signature] value or an EXTEND clause, but not both",
+            span,
+        ));
+    }
+    Ok(RawExtern { called, extend, span })
+}
+
+fn extern_arguments(tokens: &mut Tokens, span: Span, parameters: &mut usize) -> Result<Called, ApiError> {
+    const TOO_MANY: &str = "EXTERN takes at most 3 arguments: input source, input format, signature";
     expect(tokens, &Token::LParen, "(")?;
     let mut arguments: [Option<Argument>; 3] = [None, None, None];
     let mut next = 0;
     while !tokens.token(&Token::RParen) {
-        let place = name(tokens)?.unwrap_or(next);
-        let argument = match tokens.next().map(|token| token.token) {
-            Some(Token::SingleQuotedString(text) | Token::UnicodeStringLiteral(text)) => Argument::Text(text),
-            Some(Token::Placeholder(_)) => {
-                *parameters += 1;
-                Argument::Parameter(*parameters - 1)
-            }
+        let place = match name(tokens)? {
+            Some(name) => ["inputSource", "inputFormat", "signature"]
+                .iter()
+                .position(|known| known.eq_ignore_ascii_case(&name))
+                .ok_or_else(|| {
+                    let message = format!(
+                        "EXTERN has no argument [{name}]; use inputSource, inputFormat and signature"
+                    );
+                    at(message, span)
+                })?,
+            None => next,
+        };
+        let argument = match argument(tokens, parameters)? {
+            Argument::Value(Value::String(text)) => Argument::Value(Value::String(text)),
+            Argument::Parameter(index) => Argument::Parameter(index),
             _ => {
                 return Err(at(
                     "EXTERN takes JSON text as arguments: input source, input format, signature",
@@ -85,48 +157,94 @@ fn call(tokens: &mut Tokens, span: Span, parameters: &mut usize) -> Result<RawEx
             }
         };
         match arguments.get_mut(place) {
-            Some(slot) => *slot = Some(argument),
-            None => {
-                return Err(at(
-                    "EXTERN takes at most 3 arguments: input source, input format, signature",
-                    span,
-                ));
-            }
+            Some(slot @ None) => *slot = Some(argument),
+            Some(Some(_)) => return Err(at("EXTERN has the same argument twice", span)),
+            None => return Err(at(TOO_MANY, span)),
         }
         next = place + 1;
-        if !tokens.token(&Token::Comma) && tokens.peek().is_none_or(|token| token.token != Token::RParen) {
-            return Err(tokens.expected(", or )"));
-        }
+        separator(tokens)?;
     }
-    expect(tokens, &Token::RParen, ")")?;
-    let extends = tokens.word("EXTEND");
-    let list = extends || opens_columns(tokens);
-    let extend = if list { Some(columns(tokens)?) } else { None };
     let [source, format, signature] = arguments;
     let missing = |what: &str| at(format!("EXTERN lacks its argument [{what}]"), span);
-    let source = source.ok_or_else(|| missing("inputSource"))?;
-    let format = format.ok_or_else(|| missing("inputFormat"))?;
-    match (&signature, &extend) {
-        (None, None) => {
-            return Err(at(
-                "EXTERN requires either a [signature] value or an EXTEND clause",
-                span,
-            ));
-        }
-        (Some(_), Some(_)) => {
-            return Err(at(
-                "EXTERN requires either a [signature] value or an EXTEND clause, but not both",
-                span,
-            ));
-        }
-        _ => {}
-    }
-    Ok(RawExtern {
-        source,
-        format,
+    Ok(Called::Extern {
+        source: source.ok_or_else(|| missing("inputSource"))?,
+        format: format.ok_or_else(|| missing("inputFormat"))?,
         signature,
-        extend,
-        span,
+    })
+}
+
+fn function_arguments(
+    function: TableFunction,
+    tokens: &mut Tokens,
+    parameters: &mut usize,
+) -> Result<Called, ApiError> {
+    expect(tokens, &Token::LParen, "(")?;
+    let mut arguments: Vec<(&'static str, Argument)> = Vec::new();
+    while !tokens.token(&Token::RParen) {
+        let span = tokens.span();
+        let name = name(tokens)?.ok_or_else(|| {
+            at(
+                format!(
+                    "Arguments of table function [{}] need names: <name> => <value>",
+                    function.name()
+                ),
+                span,
+            )
+        })?;
+        let name = function.argument(&name).map_err(|message| at(message, span))?;
+        if arguments.iter().any(|(other, _)| *other == name) {
+            let message = format!(
+                "Table function [{}] has the argument [{name}] twice",
+                function.name()
+            );
+            return Err(at(message, span));
+        }
+        arguments.push((name, argument(tokens, parameters)?));
+        separator(tokens)?;
+    }
+    Ok(Called::Function { function, arguments })
+}
+
+fn separator(tokens: &mut Tokens) -> Result<(), ApiError> {
+    if tokens.token(&Token::Comma) || tokens.peek().is_some_and(|token| token.token == Token::RParen) {
+        Ok(())
+    } else {
+        Err(tokens.expected(", or )"))
+    }
+}
+
+/// A literal, a `?`, or an array of them.
+fn argument(tokens: &mut Tokens, parameters: &mut usize) -> Result<Argument, ApiError> {
+    let span = tokens.span();
+    let wrong = || at("Expected a literal, ? or ARRAY['...'] as an argument", span);
+    Ok(match tokens.next().map(|token| token.token) {
+        Some(Token::SingleQuotedString(text) | Token::UnicodeStringLiteral(text)) => {
+            Argument::Value(Value::String(text))
+        }
+        Some(Token::Placeholder(_)) => {
+            *parameters += 1;
+            Argument::Parameter(*parameters - 1)
+        }
+        Some(Token::Number(text, _)) => {
+            Argument::Value(serde_json::from_str::<Value>(&text).map_err(|_| wrong())?)
+        }
+        Some(token) if is_word(&token, "TRUE") => Argument::Value(Value::Bool(true)),
+        Some(token) if is_word(&token, "FALSE") => Argument::Value(Value::Bool(false)),
+        Some(token) if is_word(&token, "NULL") => Argument::Value(Value::Null),
+        Some(token) if is_word(&token, "ARRAY") => {
+            expect(tokens, &Token::LBracket, "[")?;
+            let mut items = Vec::new();
+            while !tokens.token(&Token::RBracket) {
+                items.push(argument(tokens, parameters)?);
+                if !tokens.token(&Token::Comma)
+                    && tokens.peek().is_none_or(|token| token.token != Token::RBracket)
+                {
+                    return Err(tokens.expected(", or ]"));
+                }
+            }
+            Argument::List(items)
+        }
+        _ => return Err(wrong()),
     })
 }
 
@@ -139,17 +257,18 @@ fn expect(tokens: &mut Tokens, token: &Token, text: &str) -> Result<(), ApiError
 }
 
 /// `name =>` in front of an argument.
-fn name(tokens: &mut Tokens) -> Result<Option<usize>, ApiError> {
-    let Some(Token::Word(word)) = tokens.peek().map(|token| token.token.clone()) else {
-        return Ok(None);
-    };
-    let place = ["inputSource", "inputFormat", "signature"]
-        .iter()
-        .position(|known| known.eq_ignore_ascii_case(&word.value))
-        .ok_or_else(|| tokens.expected("inputSource, inputFormat or signature"))?;
-    tokens.next();
-    expect(tokens, &Token::RArrow, "=>")?;
-    Ok(Some(place))
+fn name(tokens: &mut Tokens) -> Result<Option<String>, ApiError> {
+    let named = tokens
+        .peek_at(1)
+        .is_some_and(|token| token.token == Token::RArrow);
+    match tokens.peek().map(|token| token.token.clone()) {
+        Some(Token::Word(word)) if named => {
+            tokens.next();
+            tokens.next();
+            Ok(Some(word.value))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// `(name TYPE` without the word EXTEND.
@@ -165,7 +284,17 @@ fn columns(tokens: &mut Tokens) -> Result<Vec<(String, ColumnType)>, ApiError> {
             Some(Token::Word(word)) => word.value,
             _ => return Err(tokens.expected("a column name")),
         };
+        if tokens.peek().is_some_and(|token| token.token == Token::Period) {
+            return Err(at(
+                format!("Column [{name}] must have a simple name"),
+                tokens.span(),
+            ));
+        }
         let column_type = column_type(tokens, &name)?;
+        // Columns of files are nullable, whatever is said of them.
+        if tokens.word("NOT") && !tokens.word("NULL") {
+            return Err(tokens.expected("NULL"));
+        }
         columns.push((name, column_type));
         if !tokens.token(&Token::Comma) {
             break;
@@ -183,7 +312,10 @@ fn column_type(tokens: &mut Tokens, column: &str) -> Result<ColumnType, ApiError
     let scalar = match word.as_str() {
         "CHAR" | "VARCHAR" => ColumnType::String,
         "TINYINT" | "SMALLINT" | "INTEGER" | "INT" | "BIGINT" => ColumnType::Long,
-        "DOUBLE" => ColumnType::Double,
+        "DOUBLE" => {
+            tokens.word("PRECISION");
+            ColumnType::Double
+        }
         "FLOAT" | "REAL" => ColumnType::Float,
         "TYPE" => {
             expect(tokens, &Token::LParen, "(")?;
@@ -222,36 +354,52 @@ impl RawExtern {
             end_line: 1,
             end_column: 1,
         });
-        let json = |argument: &Argument, what: &str| -> Result<Value, ApiError> {
-            let text = match argument {
-                Argument::Text(text) => text.clone(),
-                Argument::Parameter(index) => match parameters.get(*index) {
-                    Some(Value::String(text)) => text.clone(),
-                    Some(other) => other.to_string(),
-                    None => {
-                        return Err(validation(format!(
-                            "No value bound for dynamic parameter position [{index}]"
-                        )));
+        let (input_source, input_format, signature) = match &self.called {
+            Called::Extern {
+                source,
+                format,
+                signature,
+            } => {
+                let signature = match (&self.extend, signature) {
+                    (Some(columns), _) => Some(columns.clone()),
+                    (None, Some(argument)) => {
+                        Some(self.signature(&self.json(argument, "signature", parameters)?)?)
                     }
-                },
-            };
-            serde_json::from_str(&text).map_err(|error| {
-                at(
-                    format!("The argument [{what}] of EXTERN is not valid JSON: {error}"),
-                    self.span,
-                )
-            })
-        };
-        let signature = match (&self.extend, &self.signature) {
-            (Some(columns), _) => columns.clone(),
-            (None, Some(argument)) => self.signature(&json(argument, "signature")?)?,
-            (None, None) => Vec::new(),
+                    (None, None) => None,
+                };
+                let source = self.json(source, "inputSource", parameters)?;
+                (source, self.json(format, "inputFormat", parameters)?, signature)
+            }
+            Called::Function { function, arguments } => {
+                let values = arguments
+                    .iter()
+                    .map(|(name, argument)| Ok(((*name).to_owned(), argument.value(parameters)?)))
+                    .collect::<Result<Map<_, _>, ApiError>>()?;
+                let (source, format) = function
+                    .source_and_format(&values, self.extend.as_deref())
+                    .map_err(|message| at(message, self.span))?;
+                (source, format, self.extend.clone())
+            }
         };
         Ok(ExternCall {
-            input_source: json(&self.source, "inputSource")?,
-            input_format: json(&self.format, "inputFormat")?,
+            input_source,
+            input_format,
             signature,
             position: place,
+        })
+    }
+
+    /// An argument of EXTERN, which is JSON text.
+    fn json(&self, argument: &Argument, what: &str, parameters: &[Value]) -> Result<Value, ApiError> {
+        let text = match argument.value(parameters)? {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        serde_json::from_str(&text).map_err(|error| {
+            at(
+                format!("The argument [{what}] of EXTERN is not valid JSON: {error}"),
+                self.span,
+            )
         })
     }
 

@@ -22,6 +22,7 @@ mod settings;
 mod statement;
 mod stored;
 mod syntax;
+mod table_function;
 mod windows;
 
 pub use catalog::{Catalog, ExternCall, SegmentPlace};
@@ -29,7 +30,7 @@ pub use context::{ArrayIngestMode, QueryContext};
 pub use error::plain_message;
 pub use plan::{
     ClusterKey, Engine, Ingest, MASK, OutputColumn, Planned, Rollup, ScanSettings, SegmentSort, SqlParameter,
-    Statement, StatementKind, plan,
+    Statement, StatementKind, externs_without_signature, plan,
 };
 
 #[cfg(test)]

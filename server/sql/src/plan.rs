@@ -215,6 +215,20 @@ impl Planned {
     }
 }
 
+/// Calls of EXTERN that leave their columns to a sample of the data, in the order of the statement.
+pub fn externs_without_signature(statement: &Statement) -> Result<Vec<ExternCall>, ApiError> {
+    let externs = statement::parse(&statement.sql)?.externs;
+    let values: Vec<Value> = statement
+        .parameters
+        .iter()
+        .map(|parameter| parameter.value.clone())
+        .collect();
+    let calls = externs.iter().map(|raw| raw.resolve(&values));
+    calls
+        .filter(|call| !matches!(call, Ok(call) if call.signature.is_some()))
+        .collect()
+}
+
 /// Parses, checks and plans a statement. Reads no data.
 pub fn plan(
     statement: Statement,
@@ -271,10 +285,15 @@ pub(crate) fn plan_parts(
         .iter()
         .map(|parameter| parameter.value.clone())
         .collect();
-    let calls = externs
+    let mut calls = externs
         .iter()
         .map(|raw| raw.resolve(&values))
         .collect::<Result<Vec<_>, _>>()?;
+    for call in &mut calls {
+        if call.signature.is_none() {
+            call.signature = catalog.inferred_signature(call);
+        }
+    }
     let mut resources: Vec<(String, &'static str)> = Vec::new();
     relations::rewrite(&mut query, catalog.as_ref(), &calls)?;
     let tables = tables(&query, &calls, catalog.as_ref(), engine, &mut resources)?;
@@ -555,6 +574,43 @@ fn masked(sql: &str) -> String {
         // A password that does not end hides the rest.
         out.push_str(&format!(": \"{MASK}\""));
         rest = end.map_or("", |end| &value[end + 1..]);
+    }
+    out.push_str(rest);
+    masked_arguments(&out)
+}
+
+/// The same for `password => '…'` of a table function.
+fn masked_arguments(sql: &str) -> String {
+    const NAME: &str = "password";
+    let mut out = String::with_capacity(sql.len());
+    let mut rest = sql;
+    let lower = sql.to_ascii_lowercase();
+    while let Some(found) = lower[sql.len() - rest.len()..].find(NAME) {
+        let (before, after) = rest.split_at(found + NAME.len());
+        out.push_str(before);
+        rest = after;
+        let name_end = after.len() - after.trim_start_matches('"').len();
+        let value = after[name_end..].trim_start();
+        let Some(value) = value.strip_prefix("=>").map(str::trim_start) else {
+            continue;
+        };
+        let Some(text) = value.strip_prefix('\'') else {
+            continue;
+        };
+        out.push_str(&format!("{} => '{MASK}'", &after[..name_end]));
+        // Two quotes are one inside; a password that does not end hides the rest.
+        let mut end = None;
+        let mut from = 0;
+        while let Some(quote) = text[from..].find('\'') {
+            from += quote + 1;
+            if text[from..].starts_with('\'') {
+                from += 1;
+            } else {
+                end = Some(from);
+                break;
+            }
+        }
+        rest = end.map_or("", |end| &text[end..]);
     }
     out.push_str(rest);
     out

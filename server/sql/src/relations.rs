@@ -443,7 +443,8 @@ impl Columns<'_> {
                 .strip_prefix(PLACEHOLDER)
                 .and_then(|number| number.parse::<usize>().ok());
             if let Some(call) = number.and_then(|number| self.calls.get(number)) {
-                return Some(call.signature.iter().map(|(name, _)| name.clone()).collect());
+                let columns = call.signature.as_ref()?;
+                return Some(columns.iter().map(|(name, _)| name.clone()).collect());
             }
         }
         let (schema, table) = qualified(&idents)?;

@@ -358,8 +358,12 @@ impl Rewriter<'_> {
                     *expr = replaced;
                 }
             }
-            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
-                let index = *placeholders;
+            Expr::Value(ValueWithSpan {
+                value: Value::Placeholder(written),
+                ..
+            }) => {
+                // Numbered where EXTERN took some of them out.
+                let index = written.trim_start_matches('?').parse().unwrap_or(*placeholders);
                 *placeholders += 1;
                 *expr = parameters::literal(self.parameters, index, &self.zone)?;
             }

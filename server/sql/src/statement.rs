@@ -73,6 +73,11 @@ impl Tokens {
         self.tokens.get(self.at)
     }
 
+    /// The token that many places after the next one.
+    pub(crate) fn peek_at(&self, offset: usize) -> Option<&TokenWithSpan> {
+        self.tokens.get(self.at + offset)
+    }
+
     pub(crate) fn next(&mut self) -> Option<TokenWithSpan> {
         let token = self.tokens.get(self.at).cloned();
         self.at += usize::from(token.is_some());

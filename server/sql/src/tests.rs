@@ -40,6 +40,7 @@ impl Catalog for Tables {
         let fields: Vec<Field> = call
             .signature
             .iter()
+            .flatten()
             .map(|(name, kind)| column::to_field(name, kind, false))
             .collect();
         Ok(Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))
@@ -261,6 +262,8 @@ fn plans_what_druid_users_write() {
         "SET sqlTimeZone = 'America/Los_Angeles'; SELECT TIME_FLOOR(__time, 'P1D') FROM wiki;",
         "SELECT * FROM TABLE(EXTERN(inputSource => '{\"type\":\"inline\",\"data\":\"\"}', inputFormat => '{\"type\":\"json\"}')) EXTEND (a VARCHAR, \"b\" BIGINT ARRAY)",
         "SELECT a FROM TABLE(EXTERN('{\"type\":\"inline\",\"data\":\"\"}', '{\"type\":\"json\"}')) (a VARCHAR)",
+        "SELECT * FROM TABLE(INLINE(data => ARRAY['a,1'], format => 'csv', skipHeaderRows => false)) EXTEND (ch VARCHAR, n DOUBLE PRECISION)",
+        "SELECT l.a, h.\"b\" FROM TABLE(LOCALFILES(baseDir => '/d', format => 'json', keepNulls => TRUE)) (a VARCHAR NOT NULL) AS l JOIN TABLE(HTTP(uris => 'http://h/1, http://h/2', userName => 'u', format => 'tsv')) (\"b\" VARCHAR) AS h ON l.a = h.\"b\"",
         "(SELECT 1 AS a)",
         "VALUES (1, 'x'), (2, 'y')",
         "SELECT APPROX_COUNT_DISTINCT_DS_HLL(channel) FILTER (WHERE added > 3) FROM wiki",
@@ -300,4 +303,12 @@ fn explains_and_replaces_all() {
     let expected = json!({"statementType": "REPLACE", "targetDataSource": "x", "partitionedBy": "HOUR", "clusteredBy": ["channel"], "replaceTimeChunks": "all"});
     assert_eq!(planned.attributes_json(), expected);
     assert_eq!(planned.ingest.unwrap().overwrite, Some(vec![ETERNITY]));
+}
+
+#[test]
+fn passwords_are_masked_wherever_they_stand() {
+    let sql = "SELECT a AS password FROM TABLE(HTTP(uris => 'http://h/x', \"PASSWORD\" => 'it''s \"secret', userName => 'password', format => 'json')) (a VARCHAR) WHERE a <> 'x'";
+    let planned = planned(sql, json!({}), Engine::Task).unwrap();
+    let expected = sql.replace("=> 'it''s \"secret'", "=> '<masked>'");
+    assert_eq!(planned.sql, expected);
 }

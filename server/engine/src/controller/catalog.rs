@@ -13,6 +13,7 @@ use trilith_proto::error::ApiError;
 use trilith_segment::{SegmentRecord, ShardSpec};
 use trilith_sql::{Catalog, ExternCall, Rollup, SegmentPlace};
 
+use super::infer::{InferredSignatures, refused_header};
 use super::{Controller, system};
 use crate::stage::{ExternTable, Pruning, SegmentSlice, SegmentTable, table_columns};
 
@@ -20,6 +21,8 @@ use crate::stage::{ExternTable, Pruning, SegmentSlice, SegmentTable, table_colum
 pub(crate) struct Snapshot {
     controller: Arc<Controller>,
     views: SegmentViews,
+    /// Columns of external data that the statement does not name.
+    inferred: InferredSignatures,
 }
 
 impl Snapshot {
@@ -27,11 +30,18 @@ impl Snapshot {
         Snapshot {
             controller: Arc::clone(controller),
             views: controller.store.all_segments(),
+            inferred: InferredSignatures::default(),
         }
     }
 
     pub(crate) fn controller(&self) -> &Controller {
         &self.controller
+    }
+
+    /// For a statement that leaves columns of external data to a sample.
+    pub(crate) fn with_inferred(mut self, inferred: InferredSignatures) -> Snapshot {
+        self.inferred = inferred;
+        self
     }
 
     /// Datasources that have rows, or had them before a REPLACE left tombstones.
@@ -138,9 +148,16 @@ impl Catalog for Snapshot {
     }
 
     fn external(&self, call: &ExternCall) -> Result<Arc<dyn TableProvider>, ApiError> {
-        let spec = ExternSpec::parse(&call.input_source, &call.input_format, &call.signature)
+        let signature = call.signature.as_deref().unwrap_or_default();
+        let spec = ExternSpec::parse(&call.input_source, &call.input_format, signature)
             .map_err(|error| ApiError::invalid_input(error.to_string()).at(call.position))?;
+        refused_header(&spec, &self.controller.worker_config.policy.allow_http_headers)
+            .map_err(|error| error.at(call.position))?;
         Ok(Arc::new(ExternTable::new(spec)))
+    }
+
+    fn inferred_signature(&self, call: &ExternCall) -> Option<Vec<(String, ColumnType)>> {
+        self.inferred.find(&call.input_source, &call.input_format)
     }
 
     fn places(&self, datasource: &str, filters: &[Expr]) -> Vec<SegmentPlace> {

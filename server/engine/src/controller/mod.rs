@@ -5,6 +5,7 @@ mod checkpoint;
 mod datasources;
 mod durable;
 mod explain;
+mod infer;
 mod job;
 mod launch;
 mod pages;

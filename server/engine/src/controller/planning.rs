@@ -37,7 +37,8 @@ pub(crate) fn planning_error(error: &datafusion::error::DataFusionError) -> ApiE
 impl Controller {
     /// Parses, validates and plans a statement for the task engine.
     pub(crate) async fn prepare(self: &Arc<Self>, statement: Statement) -> Result<Prepared, ApiError> {
-        let catalog = Arc::new(Snapshot::new(self));
+        let inferred = self.inferred_signatures(&statement).await?;
+        let catalog = Arc::new(Snapshot::new(self).with_inferred(inferred));
         let engine = trilith_sql::Engine::Task;
         let runtime = Arc::clone(&self.worker_config.runtime_env);
         let known = Arc::clone(&catalog);

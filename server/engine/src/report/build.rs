@@ -1,5 +1,7 @@
 //! Puts a report together from the state of a job.
 
+use std::collections::BTreeMap;
+
 use trilith_proto::column::ColumnType;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{StageNumber, TaskId};
@@ -7,6 +9,7 @@ use trilith_proto::pb::task as pb;
 
 use crate::controller::state::{JobState, StageRun, WorkerState};
 use crate::kernel::{Phase, StageProgress};
+use crate::limits;
 use crate::stage::{StageGraph, StageSpec};
 
 /// What a report shows besides the job's state.
@@ -43,6 +46,7 @@ pub fn build(parts: ReportParts<'_>, graph: &StageGraph, state: &JobState) -> pb
         .values()
         .flat_map(|(_, counters)| counters.iter().cloned())
         .collect();
+    let data_quality = take_quality(&mut counters);
     counters.sort_by(|a, b| {
         (a.stage_number, a.worker_number, &a.name).cmp(&(b.stage_number, b.worker_number, &b.name))
     });
@@ -53,7 +57,31 @@ pub fn build(parts: ReportParts<'_>, graph: &StageGraph, state: &JobState) -> pb
         counters,
         results: parts.results,
         task_context_json: parts.task_context_json,
+        data_quality,
     }
+}
+
+/// Takes what the workers say of values that became null out of the counters, and adds it up by column.
+fn take_quality(counters: &mut Vec<pb::Counter>) -> Vec<pb::ColumnQuality> {
+    let mut columns: BTreeMap<String, pb::ColumnQuality> = BTreeMap::new();
+    counters.retain(|counter| {
+        let Some(pb::counter::Value::DataQuality(quality)) = &counter.value else {
+            return true;
+        };
+        for found in &quality.columns {
+            let sum = columns
+                .entry(found.column.clone())
+                .or_insert_with(|| pb::ColumnQuality {
+                    column: found.column.clone(),
+                    ..pb::ColumnQuality::default()
+                });
+            sum.null_conversion_count += found.null_conversion_count;
+            let room = limits::CONVERSION_EXAMPLES_MAX.saturating_sub(sum.examples.len());
+            sum.examples.extend(found.examples.iter().take(room).cloned());
+        }
+        false
+    });
+    columns.into_values().collect()
 }
 
 fn status(parts: &ReportParts<'_>, state: &JobState) -> pb::StatusReport {

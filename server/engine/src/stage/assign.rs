@@ -145,15 +145,17 @@ impl Assignment<'_> {
         if splits.iter().any(|split| split.size_bytes().is_none()) {
             return round_robin(splits, workers);
         }
+        let weight = |split: &Split| match self.stage.inputs.get(number) {
+            Some(Source::External { spec, .. }) => spec.weighted_bytes(split),
+            _ => split.size_bytes().unwrap_or(0),
+        };
         match self.mode {
             AssignmentMode::Max => deal(splits, workers, |split| split.size_bytes().unwrap_or(0)),
-            AssignmentMode::Auto { bytes_per_worker } => fill(
-                splits,
-                workers,
-                bytes_per_worker,
-                Split::weighted_bytes,
-                |slice, split| slice.last().is_some_and(|last: &Split| last.shares_file(split)),
-            ),
+            AssignmentMode::Auto { bytes_per_worker } => {
+                fill(splits, workers, bytes_per_worker, weight, |slice, split| {
+                    slice.last().is_some_and(|last: &Split| last.shares_file(split))
+                })
+            }
         }
     }
 

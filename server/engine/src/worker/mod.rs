@@ -2,6 +2,7 @@
 
 mod held;
 mod memory;
+mod null_time;
 mod order;
 mod run;
 mod runtime;

@@ -13,12 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use trilith_exchange::{DurableArea, PageWriter, PartitionRange, Shuffle};
-use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::fault::{CancelReason, Fault, FaultCode};
 use trilith_proto::id::WorkOrderId;
 use trilith_proto::pb::task as pb;
 
 use super::held::OrderStatus;
 use super::memory::fault_of;
+use super::null_time::RowPath;
 use super::order::{OrderSettings, PlanSource, Sink, WorkOrder, WorkerEvent};
 use super::runtime::WorkerConfig;
 use super::warnings::ParseWarnings;
@@ -145,6 +146,7 @@ async fn shuffle_output(
 ) -> Result<WorkerEvent, Fault> {
     let plan = stage::make_cooperative(plan).map_err(|error| running.fault(&error))?;
     let gathers = shuffle.gathers_statistics();
+    let time_column = shuffle.time_column();
     let mut writer = running
         .config
         .exchange
@@ -165,7 +167,8 @@ async fn shuffle_output(
             running.counters.output(partition, &batch);
             let started = Instant::now();
             if let Err(error) = writer.write(partition as u32, batch) {
-                return Err(running.warnings.explained(error.into()));
+                let fault = running.warnings.explained(error.into());
+                return Err(running.without_time(fault, &plan, time_column).await);
             }
             running.counters.cpu("sortOutput", started.elapsed());
             running.report(false).await;
@@ -287,6 +290,27 @@ impl Running<'_> {
         fault_of(error, &self.config.memory)
     }
 
+    /// Adds to `InsertTimeNull` which record it is, if rows come straight from files.
+    async fn without_time(
+        &self,
+        mut fault: Fault,
+        plan: &Arc<dyn ExecutionPlan>,
+        time_column: Option<usize>,
+    ) -> Fault {
+        if fault.code != FaultCode::InsertTimeNull {
+            return fault;
+        }
+        let Some(path) = time_column.and_then(|column| RowPath::of(plan, column)) else {
+            return fault;
+        };
+        let (services, handle) = (Arc::clone(&self.services), tokio::runtime::Handle::current());
+        let search = tokio::task::spawn_blocking(move || path.find(&services, &handle));
+        if let Ok(Ok(Some(place))) = self.cancellable(search).await {
+            fault.message = format!("{} The first such row: {place}.", fault.message);
+        }
+        fault
+    }
+
     /// Waits for something unless the order is cancelled first.
     pub(crate) async fn cancellable<F: Future>(&self, future: F) -> Result<F::Output, Fault> {
         tokio::select! {
@@ -304,7 +328,13 @@ impl Running<'_> {
         self.reported = Instant::now();
         self.sequence += 1;
         let parse_errors = self.warnings.count();
-        let counters = self.counters.snapshot(&self.id, parse_errors);
+        let mut counters = self.counters.snapshot(&self.id, parse_errors);
+        counters.extend(self.warnings.quality().map(|quality| pb::Counter {
+            stage_number: self.id.stage.0,
+            worker_number: self.id.worker.0,
+            name: "dataQuality".to_owned(),
+            value: Some(pb::counter::Value::DataQuality(quality)),
+        }));
         let warnings = self
             .warnings
             .take()

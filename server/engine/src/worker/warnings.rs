@@ -1,10 +1,12 @@
 //! Warnings of one work order. Parse errors are counted, the first few kept, too many stop the job.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use trilith_input::WarningSink;
+use trilith_input::{Unconverted, WarningSink};
 use trilith_proto::fault::{Fault, FaultCode};
+use trilith_proto::pb::task as pb;
 
 use crate::limits;
 
@@ -17,6 +19,8 @@ pub struct ParseWarnings {
     notices: Mutex<Vec<Fault>>,
     /// The largest record that is larger than a row may be.
     largest: Mutex<Option<String>>,
+    /// Values that became null, by column.
+    quality: Mutex<BTreeMap<String, pb::ColumnQuality>>,
 }
 
 impl ParseWarnings {
@@ -28,6 +32,7 @@ impl ParseWarnings {
             verbose: Mutex::new(Vec::new()),
             notices: Mutex::new(Vec::new()),
             largest: Mutex::new(None),
+            quality: Mutex::default(),
         }
     }
 
@@ -55,6 +60,14 @@ impl ParseWarnings {
         fault
     }
 
+    /// Values so far that became null because they do not convert; none if there are none.
+    pub fn quality(&self) -> Option<pb::DataQualityCounter> {
+        let quality = self.quality.lock();
+        (!quality.is_empty()).then(|| pb::DataQualityCounter {
+            columns: quality.values().cloned().collect(),
+        })
+    }
+
     /// Takes the verbose warnings that were not yet reported.
     pub fn take(&self) -> Vec<Fault> {
         std::mem::take(&mut *self.verbose.lock())
@@ -64,6 +77,29 @@ impl ParseWarnings {
 impl WarningSink for ParseWarnings {
     fn large_record(&self, bytes: u64, place: &dyn Fn() -> String) {
         *self.largest.lock() = Some(format!("{bytes} bytes{}", place()));
+    }
+
+    fn unconverted(&self, column: &str, example: &dyn Fn() -> Unconverted) {
+        let mut quality = self.quality.lock();
+        if !quality.contains_key(column) {
+            let first = pb::ColumnQuality {
+                column: column.to_owned(),
+                ..pb::ColumnQuality::default()
+            };
+            quality.insert(column.to_owned(), first);
+        }
+        let Some(found) = quality.get_mut(column) else {
+            return;
+        };
+        found.null_conversion_count += 1;
+        if found.examples.len() < limits::CONVERSION_EXAMPLES_MAX {
+            let example = example();
+            found.examples.push(pb::ConversionExample {
+                file: example.file,
+                record: example.record,
+                value: example.value,
+            });
+        }
     }
 
     fn parse_error(&self, message: &dyn Fn() -> String) -> Result<(), Fault> {

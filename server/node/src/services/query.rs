@@ -8,7 +8,7 @@ use trilith_engine::controller::Controller;
 use trilith_proto::error::ApiError;
 use trilith_proto::pb::query as pb;
 use trilith_proto::pb::query::query_service_server::QueryService;
-use trilith_proto::pb::task::ResultColumn;
+use trilith_proto::pb::task::{Column, ResultColumn};
 
 use super::statement;
 
@@ -57,6 +57,28 @@ impl QueryService for Queries {
             arrow_schema: schema_bytes(&query.schema),
             ticket: query.ticket.encode(),
             explain: query.explain,
+        }))
+    }
+
+    async fn infer_signature(
+        &self,
+        request: Request<pb::InferSignatureRequest>,
+    ) -> Result<Response<pb::InferSignatureResponse>, Status> {
+        let request = request.into_inner();
+        let json = |text: &str, name: &str| {
+            serde_json::from_str(text)
+                .map_err(|error| ApiError::invalid_input(format!("{name} is not JSON: {error}")))
+        };
+        let source = json(&request.input_source_json, "input_source_json")?;
+        let format = json(&request.input_format_json, "input_format_json")?;
+        let found = self.controller.infer_signature(source, format).await?;
+        let columns = found.columns.into_iter().map(|(name, column_type)| Column {
+            name,
+            r#type: column_type.to_string(),
+        });
+        Ok(Response::new(pb::InferSignatureResponse {
+            columns: columns.collect(),
+            sampled_record_count: found.records,
         }))
     }
 
