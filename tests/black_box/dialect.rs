@@ -316,7 +316,7 @@ async fn relations() {
         (
             "SELECT date_part('year', __time) FROM a",
             json!({}),
-            "No match found for function signature date_part",
+            "No match found for function signature DATE_PART",
         ),
         (
             "SELECT MEDIAN(n) FROM a",
@@ -806,7 +806,7 @@ async fn delete_keeps_the_layout() {
             json!({}),
             "DELETE takes one datasource",
         ),
-        ("DELETE d", json!({}), "expected [FROM]"),
+        ("DELETE d", json!({}), "acceptable options: [FROM]"),
         ("DELETE FROM sys.segments", json!({}), "not a Druid datasource"),
         ("DELETE FROM nope", json!({}), "Object 'nope' not found"),
         (

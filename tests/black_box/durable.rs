@@ -245,6 +245,7 @@ async fn pages_of_a_result(server: &Server) -> String {
     let preview: Vec<Value> = (7000..10_000).rev().map(|n| json!([n, n % 100])).collect();
     assert_eq!(report["results"]["results"], json!(preview));
     assert_eq!(report["results"]["resultsTruncted"], true);
+    assert_eq!(report["results"]["resultsTruncated"], true);
     assert_eq!(storage_counters(&report, "durableFileCount"), 4);
     let mut client = flight(server).await;
     let descriptor = FlightDescriptor::new_path(vec![task.clone()]);
