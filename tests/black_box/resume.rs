@@ -29,6 +29,15 @@ async fn ready(server: &Server, task: &str, stage: usize) {
     }
 }
 
+/// A join whose first stage is finished, and whose second waits for its source.
+async fn half_done(server: &Server) -> (Waiting, String) {
+    let waiting = waiting_join();
+    let task = server.submit(&waiting.sql, context()).await;
+    ready(server, &task, 0).await;
+    waiting.source.wait_for("b", 1).await;
+    (waiting, task)
+}
+
 /// The rows are right, and every file of the first stage was read this often.
 async fn check(server: &Server, task: &str, waiting: &Waiting, first_reads: usize) {
     waiting.source.wait_for("b", 2).await;
@@ -57,10 +66,7 @@ async fn workers_that_outlive_their_server_keep_what_is_finished() {
     let args = [&HTTP[..], &["--worker-slots", "0"]].concat();
     let mut server = Server::restartable(&args);
     let _workers = two_workers(&server);
-    let waiting = waiting_join();
-    let task = server.submit(&waiting.sql, context()).await;
-    ready(&server, &task, 0).await;
-    waiting.source.wait_for("b", 1).await;
+    let (waiting, task) = half_done(&server).await;
     server.restart(&args);
     check(&server, &task, &waiting, 1).await;
 }
@@ -70,10 +76,7 @@ async fn a_worker_that_does_not_come_back_is_missed() {
     let args = [&HTTP[..], &["--worker-slots", "0", "--worker-lease", "1s"]].concat();
     let mut server = Server::restartable(&args);
     let mut workers = two_workers(&server);
-    let waiting = waiting_join();
-    let task = server.submit(&waiting.sql, context()).await;
-    ready(&server, &task, 0).await;
-    waiting.source.wait_for("b", 1).await;
+    let (waiting, task) = half_done(&server).await;
     // The server first: it must not hear of the worker's end.
     server.process.kill();
     workers[0].kill();
@@ -90,10 +93,7 @@ async fn durable_outputs_are_kept_although_all_processes_are_killed() {
     let args = [&HTTP[..], &durable].concat();
     let mut server = Server::restartable(&args);
     let mut workers = two_workers(&server);
-    let waiting = waiting_join();
-    let task = server.submit(&waiting.sql, context()).await;
-    ready(&server, &task, 0).await;
-    waiting.source.wait_for("b", 1).await;
+    let (waiting, task) = half_done(&server).await;
     for worker in &mut workers {
         worker.kill();
     }
@@ -108,10 +108,7 @@ async fn a_server_that_is_asked_to_stop_leaves_the_task_to_the_next_one() {
     let args = [&HTTP[..], &["--worker-slots", "0"]].concat();
     let mut server = Server::restartable(&args);
     let _workers = two_workers(&server);
-    let waiting = waiting_join();
-    let task = server.submit(&waiting.sql, context()).await;
-    ready(&server, &task, 0).await;
-    waiting.source.wait_for("b", 1).await;
+    let (waiting, task) = half_done(&server).await;
     let log = server.process.terminate();
     assert!(log.contains("stopping"), "{log}");
     server.start_again(&args);

@@ -97,7 +97,7 @@ pub async fn run(
     let gateway = trilith_gateway::serve(http_listener, client, shutdown.clone());
     ready(addresses);
     let result = gateway.await;
-    info!("stopping: running tasks are cancelled");
+    info!("stopping: tasks with faultTolerance are left to the next process, others are cancelled");
     controller.stop().await;
     grpc_stop.cancel();
     tracker.close();

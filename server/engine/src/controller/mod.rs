@@ -3,6 +3,7 @@
 mod catalog;
 mod checkpoint;
 mod datasources;
+mod driver;
 mod durable;
 mod explain;
 mod infer;

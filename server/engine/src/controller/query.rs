@@ -194,8 +194,9 @@ impl Controller {
             return false;
         };
         // Whoever comes for its rows hears that it was stopped.
+        let runs = !query.cancel.is_cancelled();
         query.cancel.cancel();
-        true
+        runs
     }
 }
 

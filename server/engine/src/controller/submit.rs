@@ -14,8 +14,9 @@ use trilith_proto::pb::task as pb;
 use trilith_sql::{Statement, StatementKind};
 
 use super::Controller;
+use super::driver;
 use super::explain;
-use super::job::{self, Job, JobEvent, Origin};
+use super::job::{Job, JobEvent, Origin};
 
 /// Datasource of SELECT tasks.
 const SELECT_DATASOURCE: &str = "__query_select";
@@ -195,7 +196,7 @@ impl Controller {
         // Asked for here, so that locks go to tasks in the order in which they were accepted.
         let locks = self.request_locks(&job);
         self.tracker
-            .spawn(job::run(Arc::clone(self), job, queue, locks).instrument(span));
+            .spawn(driver::run(Arc::clone(self), job, queue, locks).instrument(span));
     }
 
     /// A task by id.
