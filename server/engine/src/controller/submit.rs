@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, field, info_span};
 use trilith_metadata::{MetadataError, TaskFilter, TaskRecord, TaskState};
-use trilith_proto::error::ApiError;
+use trilith_proto::error::{ApiError, Category, Persona};
 use trilith_proto::fault::CancelReason;
 use trilith_proto::id::TaskId;
 use trilith_proto::pb::task as pb;
@@ -260,7 +260,12 @@ impl Controller {
 }
 
 fn exists(task_id: &TaskId) -> ApiError {
-    ApiError::invalid_input(format!(
-        "task [{task_id}] exists already; choose another sqlQueryId"
-    ))
+    let message = format!("task [{task_id}] exists already; choose another sqlQueryId");
+    ApiError::new(
+        Category::InvalidInput,
+        Persona::User,
+        "entryAlreadyExists",
+        message,
+    )
+    .with("taskId", task_id.to_string())
 }
