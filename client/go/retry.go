@@ -48,17 +48,23 @@ func bounded(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return context.WithTimeout(ctx, timeout)
 }
 
-// try makes a call, and again after UNAVAILABLE until its deadline. The call hears which try it is, from 1.
+// try makes a call, and again after UNAVAILABLE until its deadline; then it was UNAVAILABLE that it failed with, not
+// the deadline that cut the last try short. The call hears which try it is, from 1.
 func (c *Client) try(ctx context.Context, call func(ctx context.Context, attempt int) error) error {
 	ctx, cancel := bounded(ctx, c.timeout)
 	defer cancel()
 	var pause pause
+	var away *Error
 	for attempt := 1; ; attempt++ {
 		err := call(ctx, attempt)
 		if err == nil {
 			return nil
 		}
 		failed := typed(ctx, err)
+		if away != nil && failed.Code == codes.DeadlineExceeded {
+			return typed(ctx, away.cause)
+		}
+		away = failed
 		if failed.Code != codes.Unavailable || !pause.wait(ctx, failed.RetryAfter) {
 			return failed
 		}
