@@ -1,22 +1,30 @@
 import { RecordBatchReader, type RecordBatch, type Schema } from "apache-arrow";
 import type { FlightData } from "./gen/arrow/Flight_pb.js";
 
+/** What precedes each message of an IPC stream. */
 const CONTINUATION = 0xffffffff;
-const PREFIX_BYTES = 8;
+const CONTINUATION_BYTES = 4;
+const LENGTH_BYTES = 4;
 const ALIGNMENT_BYTES = 8;
 
-/** A Flight message as the Arrow IPC stream format has it: prefix, header padded to 8 bytes, body. */
-export function ipcMessage(data: FlightData): Uint8Array {
-  const headerEnd = PREFIX_BYTES + data.dataHeader.byteLength;
-  const bodyStart = Math.ceil(headerEnd / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+/**
+ * A Flight message as the Arrow IPC stream format has it: length of the header, header padded to 8 bytes, body, and then the
+ * continuation mark of the message after it. The mark comes early because Arrow's reader does not hand over what it has read
+ * before it sees one byte more, so that a batch would wait for the batch after it.
+ */
+function ipcMessage(data: FlightData): Uint8Array {
+  const lengthStart = CONTINUATION_BYTES;
+  const headerStart = lengthStart + LENGTH_BYTES;
+  const bodyStart = Math.ceil((headerStart + data.dataHeader.byteLength) / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+  const bodyEnd = bodyStart + data.dataBody.byteLength;
   // A copy, because columns are views of it and must start at multiples of 8, which bytes inside a message do not.
-  const message = new Uint8Array(bodyStart + data.dataBody.byteLength);
-  const prefix = new DataView(message.buffer);
-  prefix.setUint32(0, CONTINUATION, true);
-  prefix.setUint32(4, bodyStart - PREFIX_BYTES, true);
-  message.set(data.dataHeader, PREFIX_BYTES);
-  message.set(data.dataBody, bodyStart);
-  return message;
+  const bytes = new Uint8Array(bodyEnd + CONTINUATION_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(lengthStart, bodyStart - headerStart, true);
+  bytes.set(data.dataHeader, headerStart);
+  bytes.set(data.dataBody, bodyStart);
+  view.setUint32(bodyEnd, CONTINUATION, true);
+  return bytes.subarray(lengthStart);
 }
 
 /** Decoded rows of one Flight stream. */
@@ -26,22 +34,38 @@ export interface Decoded {
   readonly batches: AsyncIterable<RecordBatch>;
 }
 
-/** Reads the schema, which is the first message, and decodes the others as they are asked for. */
-export async function decode(messages: AsyncIterable<FlightData>): Promise<Decoded> {
-  const reader = await RecordBatchReader.from(bytesOf(messages));
-  await reader.open();
-  return { schema: reader.schema, batches: withRows(reader) };
+/**
+ * Reads the schema, which is the first message, and decodes the others as they are asked for. `messages` is closed when the
+ * batches end or are left: Arrow's reader would not do that.
+ */
+export async function decode(messages: AsyncGenerator<FlightData, void>): Promise<Decoded> {
+  try {
+    const reader = await RecordBatchReader.from(bytesOf(messages));
+    await reader.open();
+    return { schema: reader.schema, batches: withRows(reader, messages) };
+  } catch (reason) {
+    await messages.return();
+    throw reason;
+  }
 }
 
 async function* bytesOf(messages: AsyncIterable<FlightData>): AsyncGenerator<Uint8Array> {
+  yield new Uint8Array(CONTINUATION_BYTES).fill(0xff);
   for await (const data of messages) {
     if (data.dataHeader.byteLength > 0) yield ipcMessage(data);
   }
 }
 
 /** Arrow's reader makes up an empty batch for a stream without any; it is left out. */
-async function* withRows(reader: AsyncIterable<RecordBatch>): AsyncGenerator<RecordBatch> {
-  for await (const batch of reader) {
-    if (batch.numRows > 0) yield batch;
+async function* withRows(
+  reader: AsyncIterable<RecordBatch>,
+  messages: AsyncGenerator<FlightData, void>,
+): AsyncGenerator<RecordBatch> {
+  try {
+    for await (const batch of reader) {
+      if (batch.numRows > 0) yield batch;
+    }
+  } finally {
+    await messages.return();
   }
 }

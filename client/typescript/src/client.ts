@@ -263,7 +263,7 @@ export class TrilithClient implements Disposable {
   private stream(options: RowsOptions) {
     const deadline = new Deadline(options.rowsDeadlineMs ?? ROWS_DEADLINE_MS);
     const flight = this.rpc.flight;
-    return async function* (ticket: Uint8Array, signal: AbortSignal, stop: AbortController): AsyncGenerator<FlightData> {
+    return async function* (ticket: Uint8Array, signal: AbortSignal, stop: AbortController): AsyncGenerator<FlightData, void> {
       try {
         yield* closing(flight.doGet({ ticket }, { signal, timeoutMs: deadline.remainingMs() }), stop);
       } catch (reason) {

@@ -89,7 +89,7 @@ export class TaskFailedError extends TrilithError {
   override readonly name = "TaskFailedError";
   /** Controller task id. */
   readonly taskId: string;
-  /** The fault's own fields, for example `columnName`. */
+  /** The fault's own fields, for example `maxWarnings`; without code and message. */
   readonly fields: Readonly<Record<string, unknown>>;
 
   constructor(readonly task: Task) {
@@ -103,7 +103,8 @@ export class TaskFailedError extends TrilithError {
       context: {},
     });
     this.taskId = task.taskId;
-    this.fields = objectOf(fault?.fieldsJson ?? "{}");
+    const all = Object.entries(objectOf(fault?.fieldsJson ?? "{}"));
+    this.fields = Object.fromEntries(all.filter(([name]) => name !== "errorCode" && name !== "errorMessage"));
   }
 }
 

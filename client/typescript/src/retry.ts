@@ -122,7 +122,16 @@ export async function* closing<T>(stream: AsyncIterable<T>, stop: AbortControlle
   } finally {
     if (!ended) {
       stop.abort();
-      await messages.next().catch(() => undefined);
+      await drained(messages);
     }
+  }
+}
+
+/** Reads what had arrived before the abort, and the abort. */
+async function drained(messages: AsyncIterator<unknown>): Promise<void> {
+  try {
+    while (!(await messages.next()).done);
+  } catch {
+    // The abort itself, or the failure that came before it: nobody reads on.
   }
 }

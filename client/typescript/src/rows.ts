@@ -5,7 +5,7 @@ import type { FlightData } from "./gen/arrow/Flight_pb.js";
 import type { ResultColumn } from "./gen/trilith/task/v1/report_pb.js";
 
 /** Starts the Flight stream of one ticket. `signal` stops it, `stop` is one way to abort that. What it throws is a TrilithError. */
-export type OpenStream = (ticket: Uint8Array, signal: AbortSignal, stop: AbortController) => AsyncIterable<FlightData>;
+export type OpenStream = (ticket: Uint8Array, signal: AbortSignal, stop: AbortController) => AsyncGenerator<FlightData, void>;
 
 /**
  * Rows of a statement, batch by batch, in order. They can be read once.

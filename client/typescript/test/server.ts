@@ -68,16 +68,15 @@ async function launch(
   });
   const log: string[] = [];
   child.stderr.on("data", (text: Buffer) => log.push(text.toString()));
-  const failed = once(child, "exit").then(() => {
-    throw new Error(`the server did not start: ${log.join("")}`);
+  // once() rejects when the program cannot be started at all.
+  const ended = once(child, "exit").then(
+    () => log.join(""),
+    (reason: unknown) => String(reason),
+  );
+  const failed = ended.then((why) => {
+    throw new Error(`${binary()} (TRILITH_BIN names another one) did not start: ${why}`);
   });
-  const lines = createInterface({ input: child.stdout });
-  const [line] = (await Promise.race([once(lines, "line"), failed, failure(child)])) as [string];
+  const [line] = (await Promise.race([once(createInterface({ input: child.stdout }), "line"), failed])) as [string];
   failed.catch(() => undefined);
   return [child, JSON.parse(line) as { http: string; grpc: string }];
-}
-
-async function failure(child: ChildProcess): Promise<never> {
-  const [error] = (await once(child, "error").catch((reason: unknown) => [reason])) as [Error];
-  throw new Error(`${binary()}: ${error.message}; TRILITH_BIN names the server's binary`);
 }

@@ -55,3 +55,12 @@ export function ingestion(datasource: string): string {
 export function rowsOf(table: Table): Record<string, unknown>[] {
   return table.toArray().map((row: StructRow) => row.toJSON());
 }
+
+const EVERY_PAIR = (table: string) =>
+  `SELECT COUNT(*) AS n FROM ${table} a CROSS JOIN ${table} b WHERE a.page || b.page = b."user" || a."user"`;
+/** A task that goes on for minutes: every edit with every edit. */
+export const ENDLESS_TASK = EVERY_PAIR(extern());
+/** A query that does, on the datasource `wikipedia`. */
+export const ENDLESS = EVERY_PAIR("wikipedia");
+/** More rows than anybody reads to the end: 1.5 billion, of the datasource `wikipedia`. */
+export const ROWS_WITHOUT_END = "SELECT a.page, b.channel, a.added FROM wikipedia a CROSS JOIN wikipedia b";
