@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
@@ -10,6 +11,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// Longest message on the wire, in bytes.
 const MESSAGE_BYTES_MAX: usize = 2_048;
 const DOMAIN: &str = "trilith";
+/// When a call that found no room may come again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What kind of error it is. The only place that names gRPC codes and HTTP statuses of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -332,7 +335,10 @@ impl From<ApiError> for Status {
             ("persona".to_owned(), error.persona.as_str().to_owned()),
             ("context".to_owned(), Value::Object(error.context).to_string()),
         ]);
-        let details = ErrorDetails::with_error_info(reason(&error.error_code), DOMAIN, metadata);
+        let mut details = ErrorDetails::with_error_info(reason(&error.error_code), DOMAIN, metadata);
+        if error.category == Category::CapacityExceeded {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
         Status::with_error_details(error.category.grpc_code(), message, details)
     }
 }

@@ -9,9 +9,9 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
-use trilith_proto::error::ApiError;
+use tokio::time::Instant;
+use tonic::{Code, Request, Status, Streaming};
+use trilith_proto::error::{ApiError, Category};
 use trilith_proto::pb::datasource as datasources;
 use trilith_proto::pb::datasource::datasource_service_client::DatasourceServiceClient;
 use trilith_proto::pb::query as queries;
@@ -19,11 +19,12 @@ use trilith_proto::pb::query::query_service_client::QueryServiceClient;
 use trilith_proto::pb::task as tasks;
 use trilith_proto::pb::task::task_service_client::TaskServiceClient;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::connect::{ConnectOptions, Transport};
+
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
-/// Reads are tried again while the server cannot be reached.
-const ATTEMPTS: u32 = 3;
-const BACKOFF: Duration = Duration::from_millis(200);
+/// Pause before a call is tried again while the server cannot be reached; it doubles each time.
+pub(crate) const BACKOFF: Duration = Duration::from_millis(100);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,19 @@ pub enum ClientError {
         address: String,
         /// Why.
         source: tonic::transport::Error,
+    },
+    /// An option cannot be used.
+    #[error("{0}")]
+    Option(String),
+    /// A task failed.
+    #[error("task {task_id} failed: {message}")]
+    TaskFailed {
+        /// Controller task id.
+        task_id: String,
+        /// Druid's code, message and fields.
+        fault: tasks::Fault,
+        /// "<code>: <message>".
+        message: String,
     },
     /// Rows could not be decoded.
     #[error("rows cannot be read: {0}")]
@@ -58,6 +72,11 @@ impl ClientError {
             other => ApiError::internal(other.to_string()),
         }
     }
+
+    /// The server could not be reached, or is stopping.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, ClientError::Api(error) if error.category == Category::ServiceUnavailable)
+    }
 }
 
 /// Rows of a statement.
@@ -75,60 +94,61 @@ pub struct QueryResult {
 /// A connection to a server; clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Channel,
+    channel: Transport,
+    deadline: Duration,
 }
 
 impl Client {
-    /// A client of `http://host:port` or `host:port`. Connects when it is first used.
-    pub fn connect(address: &str) -> Result<Client, ClientError> {
-        let uri = if address.contains("://") {
-            address.to_owned()
-        } else {
-            format!("http://{address}")
-        };
-        let endpoint = Endpoint::from_shared(uri)
-            .map_err(|source| ClientError::Address {
-                address: address.to_owned(),
-                source,
-            })?
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_while_idle(true);
-        Ok(Client {
-            channel: endpoint.connect_lazy(),
-        })
+    pub(crate) fn new(channel: Transport, deadline: Duration) -> Client {
+        Client { channel, deadline }
     }
 
-    fn tasks(&self) -> TaskServiceClient<Channel> {
+    /// A client of `http://host:port`, `https://host:port` or `host:port`, with default options.
+    pub fn connect(address: &str) -> Result<Client, ClientError> {
+        ConnectOptions::new(address).connect()
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// A request that the server gives up at this time.
+    pub(crate) fn timed<T>(&self, message: T, until: Instant) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(until.saturating_duration_since(Instant::now()));
+        request
+    }
+
+    pub(crate) fn tasks(&self) -> TaskServiceClient<Transport> {
         TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn queries(&self) -> QueryServiceClient<Channel> {
+    fn queries(&self) -> QueryServiceClient<Transport> {
         QueryServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn datasources(&self) -> DatasourceServiceClient<Channel> {
+    fn datasources(&self) -> DatasourceServiceClient<Transport> {
         DatasourceServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Repeats a read while the server cannot be reached.
-    async fn read<T, F>(&self, call: impl Fn() -> F) -> Result<T, ClientError>
+    /// Repeats a read while the server cannot be reached, until the deadline.
+    async fn read<T, R, F>(&self, message: T, call: impl Fn(Request<T>) -> F) -> Result<R, ClientError>
     where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
+        T: Clone,
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
+        let until = Instant::now() + self.deadline;
         let mut backoff = BACKOFF;
-        for _ in 1..ATTEMPTS {
-            match call().await {
+        loop {
+            match call(self.timed(message.clone(), until)).await {
                 Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) if status.code() == Code::Unavailable => {
+                Err(status) if status.code() == Code::Unavailable && Instant::now() + backoff < until => {
                     tokio::time::sleep(backoff).await;
-                    backoff *= 2;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
                 Err(status) => return Err(status.into()),
             }
         }
-        Ok(call().await?.into_inner())
     }
 
     /// Submits a statement as a task.
@@ -141,11 +161,11 @@ impl Client {
 
     /// A task by id.
     pub async fn task(&self, task_id: &str) -> Result<tasks::Task, ClientError> {
-        let request = || tasks::GetTaskRequest {
+        let request = tasks::GetTaskRequest {
             task_id: task_id.to_owned(),
         };
         let answer = self
-            .read(|| async { self.tasks().get_task(request()).await })
+            .read(request, |request| async { self.tasks().get_task(request).await })
             .await?;
         answer
             .task
@@ -157,8 +177,10 @@ impl Client {
         &self,
         request: tasks::ListTasksRequest,
     ) -> Result<tasks::ListTasksResponse, ClientError> {
-        self.read(|| async { self.tasks().list_tasks(request.clone()).await })
-            .await
+        self.read(request.clone(), |request| async {
+            self.tasks().list_tasks(request).await
+        })
+        .await
     }
 
     /// Asks a task to stop.
@@ -171,11 +193,13 @@ impl Client {
 
     /// The report of a task.
     pub async fn report(&self, task_id: &str) -> Result<tasks::TaskReport, ClientError> {
-        let request = || tasks::GetTaskReportRequest {
+        let request = tasks::GetTaskReportRequest {
             task_id: task_id.to_owned(),
         };
         let answer = self
-            .read(|| async { self.tasks().get_task_report(request()).await })
+            .read(request, |request| async {
+                self.tasks().get_task_report(request).await
+            })
             .await?;
         answer
             .report
@@ -184,20 +208,24 @@ impl Client {
 
     /// Locks that tasks hold on a datasource.
     pub async fn locks(&self, datasource: &str) -> Result<Vec<tasks::Lock>, ClientError> {
-        let request = || tasks::ListLocksRequest {
+        let request = tasks::ListLocksRequest {
             datasource: datasource.to_owned(),
         };
         let answer = self
-            .read(|| async { self.tasks().list_locks(request()).await })
+            .read(request, |request| async {
+                self.tasks().list_locks(request).await
+            })
             .await?;
         Ok(answer.locks)
     }
 
     /// The worker processes.
     pub async fn workers(&self) -> Result<Vec<tasks::WorkerProcess>, ClientError> {
-        let request = || tasks::ListWorkersRequest {};
+        let request = tasks::ListWorkersRequest {};
         let answer = self
-            .read(|| async { self.tasks().list_workers(request()).await })
+            .read(request, |request| async {
+                self.tasks().list_workers(request).await
+            })
             .await?;
         Ok(answer.workers)
     }
@@ -267,9 +295,11 @@ impl Client {
 
     /// All datasources.
     pub async fn list_datasources(&self) -> Result<Vec<datasources::Datasource>, ClientError> {
-        let request = || datasources::ListDatasourcesRequest {};
+        let request = datasources::ListDatasourcesRequest {};
         Ok(self
-            .read(|| async { self.datasources().list_datasources(request()).await })
+            .read(request, |request| async {
+                self.datasources().list_datasources(request).await
+            })
             .await?
             .datasources)
     }
@@ -321,7 +351,9 @@ impl Client {
         let mut segments = Vec::new();
         loop {
             let page = self
-                .read(|| async { self.datasources().list_segments(request.clone()).await })
+                .read(request.clone(), |request| async {
+                    self.datasources().list_segments(request).await
+                })
                 .await?;
             segments.extend(page.segments);
             if page.next_page_token.is_empty() {
@@ -333,11 +365,13 @@ impl Client {
 
     /// Columns of a datasource.
     pub async fn schema(&self, datasource: &str) -> Result<Vec<tasks::Column>, ClientError> {
-        let request = || datasources::GetSchemaRequest {
+        let request = datasources::GetSchemaRequest {
             datasource: datasource.to_owned(),
         };
         Ok(self
-            .read(|| async { self.datasources().get_schema(request()).await })
+            .read(request, |request| async {
+                self.datasources().get_schema(request).await
+            })
             .await?
             .columns)
     }

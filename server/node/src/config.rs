@@ -50,6 +50,10 @@ pub struct ServerOptions {
     /// Header that a statement may send with `http` input (requestHeaders); may be given several times.
     #[arg(long, value_name = "NAME")]
     pub allow_http_header: Vec<String>,
+    /// Origin whose pages may call the gRPC port by gRPC-web, for example http://localhost:3000; `*` allows all; may be
+    /// given several times [default: none].
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
     /// Memory for operators and stage outputs, in bytes or with KB, MB, GB [default: 60 % of the machine or
     /// control group].
     #[arg(long, value_name = "SIZE")]
@@ -173,6 +177,9 @@ impl ServerOptions {
         }
         if self.allow_http.is_empty() {
             self.allow_http = file.allow_http;
+        }
+        if self.allow_origin.is_empty() {
+            self.allow_origin = file.allow_origin;
         }
         if self.allow_http_header.is_empty() {
             self.allow_http_header = file.allow_http_header;

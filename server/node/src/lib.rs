@@ -2,6 +2,7 @@
 
 mod advertise;
 pub mod config;
+mod cors;
 pub mod demo;
 mod flight;
 mod machine;

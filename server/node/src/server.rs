@@ -26,6 +26,7 @@ use trilith_proto::pb::worker::worker_service_server::WorkerServiceServer;
 
 use crate::advertise::{outward, with_port};
 use crate::config::{ServerOptions, durable_settings, memory_limit, task_disk_limit};
+use crate::cors::CorsLayer;
 use crate::flight::Flight;
 use crate::machine::cores;
 use crate::parts::{ProcessLimits, StartError, memory_bounds, worker_config};
@@ -87,7 +88,16 @@ pub async fn run(
     };
     let tracker = TaskTracker::new();
     let grpc_stop = CancellationToken::new();
-    let grpc = grpc_server(&controller, terms, token, &tracker, &grpc_stop, grpc_listener).await?;
+    let grpc = grpc_server(
+        &controller,
+        terms,
+        token,
+        &tracker,
+        &grpc_stop,
+        grpc_listener,
+        &options.allow_origin,
+    )
+    .await?;
     tracker.spawn(async move {
         if let Err(error) = grpc.await {
             warn!(%error, "the gRPC port stopped");
@@ -164,6 +174,7 @@ async fn grpc_server(
     tracker: &TaskTracker,
     stop: &CancellationToken,
     listener: TcpListener,
+    origins: &[String],
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static, StartError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<TaskServiceServer<Tasks>>().await;
@@ -174,11 +185,8 @@ async fn grpc_server(
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let flight = Flight::new(
-        controller.worker_config().clone(),
-        Arc::new(Mutex::new(token)),
-        Some(Arc::clone(controller)),
-    );
+    let flight = Flight::new(controller.worker_config().clone(), Arc::new(Mutex::new(token)))
+        .with_controller(Arc::clone(controller), tracker.clone());
     let workers = Workers::new(Arc::clone(controller), terms, tracker.clone(), stop.clone());
     let workers = WorkerServiceServer::new(workers)
         .max_decoding_message_size(usize::MAX)
@@ -186,6 +194,7 @@ async fn grpc_server(
     let tasks = TaskServiceServer::new(Tasks::new(Arc::clone(controller)));
     let router = Server::builder()
         .accept_http1(true)
+        .layer(CorsLayer::new(origins))
         .layer(tonic_web::GrpcWebLayer::new())
         .add_service(health_service)
         .add_service(reflection)

@@ -72,7 +72,7 @@ pub async fn run(
     let (channel, terms) = first_session(&endpoint, &register, &shutdown).await?;
     let config = worker_parts(&options, limits, &terms, advertised)?;
     let token = Arc::new(Mutex::new(terms.flight_token.clone()));
-    let flight = Flight::new(config.clone(), Arc::clone(&token), None);
+    let flight = Flight::new(config.clone(), Arc::clone(&token));
     let tracker = TaskTracker::new();
     let server = Server::builder()
         .add_service(FlightServiceServer::new(flight))

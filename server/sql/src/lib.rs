@@ -5,6 +5,7 @@ mod arithmetic;
 mod catalog;
 mod context;
 mod delete;
+mod describe;
 mod error;
 mod extern_call;
 mod ingest;
@@ -27,6 +28,7 @@ mod windows;
 
 pub use catalog::{Catalog, ExternCall, SegmentPlace};
 pub use context::{ArrayIngestMode, QueryContext};
+pub use describe::{Description, describe, kind};
 pub use error::plain_message;
 pub use plan::{
     ClusterKey, Engine, Ingest, MASK, OutputColumn, Planned, Rollup, ScanSettings, SegmentSort, SqlParameter,

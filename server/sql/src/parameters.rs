@@ -9,8 +9,24 @@ use crate::error::validation;
 use crate::plan::SqlParameter;
 use crate::rewrite::{call, null, number, text};
 
-/// The literal that a parameter stands for.
-pub(crate) fn literal(parameters: &[SqlParameter], index: usize, zone: &str) -> Result<Expr, ApiError> {
+/// What a `?` becomes.
+#[derive(Clone, Copy)]
+pub(crate) enum Bound<'a> {
+    /// Its value.
+    Values(&'a [SqlParameter]),
+    /// `$1`, `$2`, …, whose types the planner looks for.
+    Open,
+}
+
+/// The expression that a parameter stands for.
+pub(crate) fn expression(bound: Bound<'_>, index: usize, zone: &str) -> Result<Expr, ApiError> {
+    match bound {
+        Bound::Values(parameters) => literal(parameters, index, zone),
+        Bound::Open => Ok(Expr::Value(Value::Placeholder(format!("${}", index + 1)).into())),
+    }
+}
+
+fn literal(parameters: &[SqlParameter], index: usize, zone: &str) -> Result<Expr, ApiError> {
     let parameter = parameters
         .get(index)
         .ok_or_else(|| validation(format!("No value bound for dynamic parameter position [{index}]")))?;

@@ -30,6 +30,7 @@ use crate::ingest;
 use crate::lateral;
 use crate::multi_value;
 use crate::names;
+use crate::parameters::Bound;
 use crate::provider::{Provider, qualified};
 use crate::relations;
 use crate::rewrite;
@@ -308,7 +309,8 @@ pub(crate) fn plan_parts(
     let original = (query.clone(), clustered_by.clone());
     let place = |name: &str| names::find(&original.0, name).or_else(|| names::find(&original.1, name));
     let now_ms = statement.now_ms.unwrap_or_else(now_ms);
-    rewrite::rewrite(&mut query, &context, &statement.parameters, now_ms)?;
+    let bound = Bound::Values(&statement.parameters);
+    rewrite::rewrite(&mut query, &context, bound, now_ms)?;
     let draft = match target {
         Some(target) => {
             let mut keys = clustered_by;
@@ -396,7 +398,7 @@ pub(crate) fn plan_parts(
     })
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
@@ -411,7 +413,7 @@ fn rewrite_keys(
         if let Some(select) = names::outer_select(&mut query.body) {
             select.projection = vec![sqlparser::ast::SelectItem::UnnamedExpr(key.expr.clone())];
         }
-        rewrite::rewrite(&mut query, context, &[], now_ms)?;
+        rewrite::rewrite(&mut query, context, Bound::Values(&[]), now_ms)?;
         if let Some(select) = names::outer_select(&mut query.body)
             && let Some(sqlparser::ast::SelectItem::UnnamedExpr(expr)) = select.projection.pop()
         {
@@ -430,10 +432,10 @@ fn reads_system_tables(plan: &LogicalPlan) -> bool {
     .unwrap_or(false)
 }
 
-type Tables = HashMap<(String, String), Arc<dyn TableProvider>>;
+pub(crate) type Tables = HashMap<(String, String), Arc<dyn TableProvider>>;
 
 /// Every table that the query names.
-fn tables(
+pub(crate) fn tables(
     query: &Query,
     calls: &[ExternCall],
     catalog: &dyn Catalog,
@@ -489,7 +491,7 @@ pub struct ScanSettings {
 }
 
 /// Two planned partitions make DataFusion plan exchanges, which become stages; one keeps it in one piece.
-fn session(
+pub(crate) fn session(
     context: &QueryContext,
     engine: Engine,
     runtime: Arc<RuntimeEnv>,
@@ -528,7 +530,7 @@ fn session(
     Ok(state)
 }
 
-fn logical_plan(
+pub(crate) fn logical_plan(
     query: Query,
     place: &dyn Fn(&str) -> Option<Span>,
     state: &SessionState,

@@ -15,7 +15,7 @@ use crate::context::QueryContext;
 use crate::error::{at, validation};
 use crate::intervals::{self, Step};
 use crate::parameters;
-use crate::plan::SqlParameter;
+use crate::parameters::Bound;
 use crate::syntax::SYMMETRIC;
 use crate::windows;
 
@@ -23,7 +23,7 @@ use crate::windows;
 pub(crate) fn rewrite(
     query: &mut Query,
     context: &QueryContext,
-    parameters: &[SqlParameter],
+    parameters: Bound<'_>,
     now_ms: i64,
 ) -> Result<(), ApiError> {
     let rewriter = Rewriter {
@@ -116,7 +116,7 @@ fn like(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -> Result<(
 struct Rewriter<'a> {
     zone: String,
     approximate: bool,
-    parameters: &'a [SqlParameter],
+    parameters: Bound<'a>,
     now_ms: i64,
 }
 
@@ -365,7 +365,7 @@ impl Rewriter<'_> {
                 // Numbered where EXTERN took some of them out.
                 let index = written.trim_start_matches('?').parse().unwrap_or(*placeholders);
                 *placeholders += 1;
-                *expr = parameters::literal(self.parameters, index, &self.zone)?;
+                *expr = parameters::expression(self.parameters, index, &self.zone)?;
             }
             Expr::Array(array) => {
                 *expr = call("make_array", array.elem.iter_mut().map(take).collect());

@@ -13,7 +13,9 @@ use trilith_proto::pb::query as queries;
 use trilith_proto::pb::task as tasks;
 
 use crate::client::{Client, ClientError};
+use crate::connect::ConnectOptions;
 use crate::druid_json::{report_json, state_code};
+use crate::task::Statement;
 
 /// Where the server is.
 #[derive(Debug, Clone, Args)]
@@ -26,6 +28,25 @@ pub struct ServerArg {
         value_name = "ADDRESS"
     )]
     server: String,
+    /// Sent with every call as a bearer token.
+    #[arg(long, env = "TRILITH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// PEM file with the certificates to trust at an https:// address [default: those of the system].
+    #[arg(long, env = "TRILITH_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+impl ServerArg {
+    fn connect(&self) -> Result<Client, ClientError> {
+        let mut options = ConnectOptions::new(&self.server);
+        if let Some(token) = &self.token {
+            options = options.token(token);
+        }
+        if let Some(path) = &self.ca_file {
+            options = options.ca_file(path);
+        }
+        options.connect()
+    }
 }
 
 /// The statement, and its context.
@@ -170,18 +191,18 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
             format,
             output,
         } => {
-            let client = Client::connect(&server.server)?;
+            let client = server.connect()?;
             match sql.statement()? {
-                Some(text) => run_sql(&client, &text, &sql.context_json()?, format, output.as_deref()).await,
-                None => prompt::run(&client, &sql.context_json()?, format).await,
+                Some(text) => run_sql(&client, &text, &sql.context()?, format, output.as_deref()).await,
+                None => prompt::run(&client, &sql.context()?, format).await,
             }
         }
         ClientCommand::Submit { server, sql, wait } => {
-            let client = Client::connect(&server.server)?;
+            let client = server.connect()?;
             let text = sql
                 .statement()?
                 .ok_or_else(|| CommandError::Usage("give a statement with -e or -f".to_owned()))?;
-            let id = submit(&client, &text, &sql.context_json()?).await?;
+            let id = submit(&client, &text, &sql.context()?).await?;
             let Some(id) = id else { return Ok(()) };
             println!("{id}");
             if wait {
@@ -191,7 +212,7 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
             }
         }
         ClientCommand::Status { server, task_id } => {
-            let task = Client::connect(&server.server)?.task(&task_id).await?;
+            let task = server.connect()?.task(&task_id).await?;
             println!("{}", state_code(task.state()));
             match task.error_message {
                 Some(message) => Err(CommandError::Failed(task_id, message)),
@@ -199,15 +220,13 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
             }
         }
         ClientCommand::Report { server, task_id } => {
-            let report = Client::connect(&server.server)?.report(&task_id).await?;
+            let report = server.connect()?.report(&task_id).await?;
             println!("{:#}", report_json(&report, None));
             Ok(())
         }
-        ClientCommand::Watch { server, task_id } => {
-            progress::follow(&Client::connect(&server.server)?, &task_id).await
-        }
+        ClientCommand::Watch { server, task_id } => progress::follow(&server.connect()?, &task_id).await,
         ClientCommand::Cancel { server, task_id } => {
-            let state = Client::connect(&server.server)?.cancel(&task_id).await?;
+            let state = server.connect()?.cancel(&task_id).await?;
             println!("{}", state_code(state));
             Ok(())
         }
@@ -216,12 +235,12 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
                 page_size: limit,
                 ..Default::default()
             };
-            let page = Client::connect(&server.server)?.list(request).await?;
+            let page = server.connect()?.list(request).await?;
             output::tasks(&page.tasks);
             Ok(())
         }
         ClientCommand::Segments { server, datasource } => {
-            let client = Client::connect(&server.server)?;
+            let client = server.connect()?;
             match datasource {
                 Some(name) => output::segments(&client.segments(&name, false).await?),
                 None => output::datasources(&client.list_datasources().await?),
@@ -246,7 +265,7 @@ impl SqlArg {
         }
     }
 
-    fn context_json(&self) -> Result<String, CommandError> {
+    fn context(&self) -> Result<Map<String, Value>, CommandError> {
         let mut context = Map::new();
         for pair in &self.context {
             let (key, value) = pair
@@ -255,11 +274,11 @@ impl SqlArg {
             let value = serde_json::from_str::<Value>(value).unwrap_or_else(|_| json!(value));
             context.insert(key.to_owned(), value);
         }
-        Ok(Value::Object(context).to_string())
+        Ok(context)
     }
 }
 
-/// True for INSERT and REPLACE, also behind SET and comments.
+/// True for what writes, also behind SET and comments.
 fn ingests(sql: &str) -> bool {
     let plain: String = sql
         .lines()
@@ -272,17 +291,23 @@ fn ingests(sql: &str) -> bool {
         .rfind(|part| !part.is_empty())
         .unwrap_or_default()
         .to_ascii_uppercase();
-    last.starts_with("INSERT") || last.starts_with("REPLACE")
+    ["INSERT", "REPLACE", "DELETE"]
+        .iter()
+        .any(|verb| last.starts_with(verb))
 }
 
 /// Submits a task; none for an EXPLAIN, which is printed.
-async fn submit(client: &Client, sql: &str, context_json: &str) -> Result<Option<String>, CommandError> {
-    let request = tasks::SubmitTaskRequest {
+async fn submit(
+    client: &Client,
+    sql: &str,
+    context: &Map<String, Value>,
+) -> Result<Option<String>, CommandError> {
+    let statement = Statement {
         sql: sql.to_owned(),
-        context_json: context_json.to_owned(),
-        parameters: Vec::new(),
+        context: context.clone(),
+        ..Statement::default()
     };
-    let answer = client.submit(request).await?;
+    let answer = client.submit_once(statement).await?;
     match answer.explanation {
         Some(explanation) => {
             println!("{}", explanation.plan_json);
@@ -295,19 +320,19 @@ async fn submit(client: &Client, sql: &str, context_json: &str) -> Result<Option
 async fn run_sql(
     client: &Client,
     sql: &str,
-    context_json: &str,
+    context: &Map<String, Value>,
     format: Format,
     file: Option<&std::path::Path>,
 ) -> Result<(), CommandError> {
     if ingests(sql) {
-        return match submit(client, sql, context_json).await? {
+        return match submit(client, sql, context).await? {
             Some(id) => progress::follow(client, &id).await,
             None => Ok(()),
         };
     }
     let request = queries::RunQueryRequest {
         sql: sql.to_owned(),
-        context_json: context_json.to_owned(),
+        context_json: Value::Object(context.clone()).to_string(),
         parameters: Vec::new(),
     };
     let result = client.query(request).await?;

@@ -7,20 +7,13 @@ use super::CommandError;
 use crate::client::Client;
 use crate::druid_json::state_code;
 
-const WATCH_MS: u32 = 100;
-
 /// Shows progress on standard error until the task ends; an error if it fails.
 pub async fn follow(client: &Client, task_id: &str) -> Result<(), CommandError> {
-    let mut updates = client.watch(task_id, WATCH_MS).await?;
     let bars = MultiProgress::new();
     let mut stages: Vec<ProgressBar> = Vec::new();
-    let mut last = None;
-    while let Some(update) = updates
-        .message()
-        .await
-        .map_err(crate::client::ClientError::from)?
-    {
-        if let Some(report) = &update.report {
+    let ended = client
+        .wait(task_id, |update| {
+            let Some(report) = &update.report else { return };
             for (index, stage) in report.stages.iter().enumerate() {
                 if stages.len() <= index {
                     let style = ProgressStyle::with_template("{prefix} {msg}")
@@ -31,29 +24,18 @@ pub async fn follow(client: &Client, task_id: &str) -> Result<(), CommandError> 
                 }
                 stages[index].set_message(describe(stage, &report.counters));
             }
-        }
-        last = update.task;
-    }
+        })
+        .await;
     for bar in &stages {
         bar.finish();
     }
-    let Some(task) = last else {
-        return Err(CommandError::Usage(format!(
-            "the server stopped following task {task_id}; look with: trilith status"
-        )));
-    };
+    let task = ended?;
     eprintln!(
         "{task_id}: {} in {} ms",
         state_code(task.state()),
         task.duration_ms.max(0)
     );
-    match task.state() {
-        pb::State::Success => Ok(()),
-        _ => Err(CommandError::Failed(
-            task_id.to_owned(),
-            task.error_message.unwrap_or_default(),
-        )),
-    }
+    Ok(())
 }
 
 /// "scan  READING_INPUT  2 workers  39244 rows in, 39244 out"

@@ -2,12 +2,17 @@
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use serde_json::{Map, Value};
 
 use super::{CommandError, Format, run_sql};
 use crate::client::Client;
 
 /// Reads statements, which end with a semicolon, until the end of input.
-pub(crate) async fn run(client: &Client, context_json: &str, format: Format) -> Result<(), CommandError> {
+pub(crate) async fn run(
+    client: &Client,
+    context: &Map<String, Value>,
+    format: Format,
+) -> Result<(), CommandError> {
     let broken = |error: ReadlineError| CommandError::Usage(error.to_string());
     let mut editor = DefaultEditor::new().map_err(broken)?;
     let history =
@@ -43,7 +48,7 @@ pub(crate) async fn run(client: &Client, context_json: &str, format: Format) -> 
         let text = std::mem::take(&mut statement);
         // A history that cannot be kept is no reason to stop.
         let _not_kept = editor.add_history_entry(text.trim());
-        if let Err(error) = run_sql(client, &text, context_json, format, None).await {
+        if let Err(error) = run_sql(client, &text, context, format, None).await {
             eprintln!("{error}");
         }
     }

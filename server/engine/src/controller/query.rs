@@ -122,6 +122,15 @@ impl Controller {
         })
     }
 
+    /// What a statement looks like before its parameters have values.
+    pub fn describe(
+        self: &Arc<Self>,
+        statement: Statement,
+    ) -> std::result::Result<trilith_sql::Description, ApiError> {
+        let catalog = Arc::new(Snapshot::new(self));
+        trilith_sql::describe(statement, catalog, Arc::clone(&self.worker_config.runtime_env))
+    }
+
     /// Starts a planned statement and streams its rows.
     pub fn query_results(
         self: &Arc<Self>,

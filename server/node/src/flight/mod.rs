@@ -1,9 +1,12 @@
-//! The Flight service: rows of statements for clients, stage outputs for other processes.
+//! The Flight service: rows of statements for clients, Flight SQL, stage outputs for other processes.
+
+mod sql;
 
 use std::sync::Arc;
 
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
+use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
@@ -12,6 +15,7 @@ use arrow_flight::{
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use trilith_engine::controller::{Controller, ResultTicket};
 use trilith_engine::worker::{MemoryBounds, WorkerConfig, fault_of};
@@ -19,34 +23,49 @@ use trilith_exchange::flight::serve::{check_token, do_get};
 use trilith_proto::error::ApiError;
 use trilith_proto::id::TaskId;
 
+use sql::FlightSql;
+
 type Answer<T> = BoxStream<'static, Result<T, Status>>;
 
 /// Serves one process. Only the server has results of statements.
 pub struct Flight {
     worker: WorkerConfig,
     token: Arc<Mutex<String>>,
-    controller: Option<Arc<Controller>>,
+    server: Option<Server>,
+}
+
+/// What a server has and a worker process has not.
+struct Server {
+    controller: Arc<Controller>,
+    sql: FlightSql,
 }
 
 impl Flight {
-    /// The service of a worker process, or of a server with a controller.
+    /// The service of a worker process.
     /// `token` is what other processes must know; it may change while the service runs.
-    pub fn new(
-        worker: WorkerConfig,
-        token: Arc<Mutex<String>>,
-        controller: Option<Arc<Controller>>,
-    ) -> Flight {
+    pub fn new(worker: WorkerConfig, token: Arc<Mutex<String>>) -> Flight {
         Flight {
             worker,
             token,
-            controller,
+            server: None,
         }
     }
 
+    /// Serves the statements of a controller as well.
+    pub fn with_controller(mut self, controller: Arc<Controller>, tracker: TaskTracker) -> Flight {
+        let sql = FlightSql::new(Arc::clone(&controller), tracker);
+        self.server = Some(Server { controller, sql });
+        self
+    }
+
+    fn server(&self) -> Result<&Server, Status> {
+        self.server.as_ref().ok_or_else(|| {
+            ApiError::not_found("this is a worker; ask the server, which has the statements").into()
+        })
+    }
+
     fn controller(&self) -> Result<&Arc<Controller>, Status> {
-        self.controller
-            .as_ref()
-            .ok_or_else(|| Status::not_found("a worker has no results of statements"))
+        Ok(&self.server()?.controller)
     }
 
     async fn results(&self, ticket: &ResultTicket) -> Result<SendableRecordBatchStream, Status> {
@@ -82,9 +101,10 @@ fn encode(rows: SendableRecordBatchStream, memory: MemoryBounds) -> Answer<Fligh
 }
 
 fn unsupported<T>(what: &str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(format!(
-        "{what} is not offered; submit statements by trilith.query.v1.QueryService"
-    )))
+    Err(ApiError::unsupported(format!(
+        "{what} is not offered; use Flight SQL, or trilith.query.v1.QueryService and DoGet of its ticket"
+    ))
+    .into())
 }
 
 #[tonic::async_trait]
@@ -103,6 +123,11 @@ impl FlightService for Flight {
             let rows = self.results(&ticket).await?;
             return Ok(Response::new(encode(rows, self.worker.memory)));
         }
+        if let Some(server) = &self.server
+            && FlightSql::knows(bytes)
+        {
+            return server.sql.do_get(request).await;
+        }
         let token = self.token.lock().clone();
         check_token(request.metadata(), Some(&token))?;
         let rows = do_get(&self.worker.exchange, &self.worker.flight_pool, bytes).await?;
@@ -111,23 +136,27 @@ impl FlightService for Flight {
 
     async fn handshake(
         &self,
-        _: Request<Streaming<HandshakeRequest>>,
+        request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        unsupported("Handshake")
+        self.server()?.sql.handshake(request).await
     }
 
     async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
         unsupported("ListFlights")
     }
 
-    /// The path of the descriptor is the id of a finished SELECT task. One endpoint for each page.
+    /// The descriptor is a command of Flight SQL, or a path with the id of a finished SELECT task, which has one endpoint
+    /// for each page.
     async fn get_flight_info(
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
+        if request.get_ref().r#type() == DescriptorType::Cmd {
+            return self.server()?.sql.get_flight_info(request).await;
+        }
         let descriptor = request.into_inner();
         let [task] = descriptor.path.as_slice() else {
-            let message = "the descriptor must be a path with one part, the id of a SELECT task";
+            let message = "the descriptor must be a command of Flight SQL, or a path with one part, the id of a SELECT task";
             return Err(ApiError::invalid_input(message).into());
         };
         let result = self
@@ -154,20 +183,25 @@ impl FlightService for Flight {
         unsupported("PollFlightInfo")
     }
 
-    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        unsupported("GetSchema")
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        self.server()?.sql.schema(request).await
     }
 
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        unsupported("DoPut")
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        self.server()?.sql.do_put(request).await
     }
 
-    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        unsupported("DoAction")
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        self.server()?.sql.do_action(request).await
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        unsupported("ListActions")
+        self.server()?;
+        let actions = FlightSql::actions().into_iter().map(Ok);
+        Ok(Response::new(futures::stream::iter(actions).boxed()))
     }
 
     async fn do_exchange(
