@@ -47,8 +47,8 @@ async fn bad_requests_are_answered_at_once_and_say_where() {
         .await;
     assert_eq!(status, 400);
     let error: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(error["errorCode"], "entryAlreadyExists", "{text}");
-    assert_eq!(error["category"], "INVALID_INPUT", "{text}");
+    assert_eq!(error["error"]["errorCode"], "entryAlreadyExists", "{text}");
+    assert_eq!(error["error"]["category"], "INVALID_INPUT", "{text}");
     assert!(text.contains("exists already"), "{text}");
 }
 
