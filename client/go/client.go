@@ -73,7 +73,7 @@ func Connect(address string, options ...Option) (*Client, error) {
 	if settings.token != "" {
 		dial = append(dial, grpc.WithPerRPCCredentials(bearer(settings.token)))
 	}
-	connection, err := grpc.NewClient(target, dial...)
+	connection, err := grpc.NewClient(target, append(dial, settings.dial...)...)
 	if err != nil {
 		return nil, invalidInput("server address [%s]: %v", address, err)
 	}
@@ -102,6 +102,7 @@ type settings struct {
 	serverName    string
 	timeout       time.Duration
 	streamTimeout time.Duration
+	dial          []grpc.DialOption
 }
 
 // WithToken sends "authorization: Bearer <token>" with every call. Use it with https: over http the token can be read.
@@ -128,6 +129,11 @@ func WithTimeout(timeout time.Duration) Option {
 // WithStreamTimeout bounds the reading of the rows of one query whose context has no deadline. Default 1 h.
 func WithStreamTimeout(timeout time.Duration) Option {
 	return func(s *settings) { s.streamTimeout = timeout }
+}
+
+// WithDialOptions adds options of gRPC's own: interceptors, statistics, tracing.
+func WithDialOptions(options ...grpc.DialOption) Option {
+	return func(s *settings) { s.dial = append(s.dial, options...) }
 }
 
 func (s *settings) transport(encrypted bool) (credentials.TransportCredentials, error) {

@@ -192,3 +192,25 @@ func TestEveryCallHasDeadline(t *testing.T) {
 		}
 	}
 }
+
+func TestDialOptionsSeeEveryCall(t *testing.T) {
+	stub := startStub(t, answerEveryCall)
+	var unary, streams int
+	client := connect(t, stub.address, trilith.WithDialOptions(
+		grpc.WithUnaryInterceptor(func(
+			ctx context.Context, method string, request, reply any, connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+		) error {
+			unary++
+			return invoke(ctx, method, request, reply, connection, options...)
+		}),
+		grpc.WithStreamInterceptor(func(
+			ctx context.Context, what *grpc.StreamDesc, connection *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption,
+		) (grpc.ClientStream, error) {
+			streams++
+			return open(ctx, what, connection, method, options...)
+		})))
+	everyCall(patient(t), client)
+	if unary != 4 || streams != 3 {
+		t.Errorf("%d unary calls and %d streams", unary, streams)
+	}
+}
