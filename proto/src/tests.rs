@@ -25,7 +25,8 @@ fn every_message_field_and_method_is_documented() {
             let declares = ["message ", "enum ", "service ", "rpc ", "oneof "]
                 .iter()
                 .any(|word| line.starts_with(word));
-            let field = line.ends_with(';') && line.contains(" = ") && !line.starts_with("syntax");
+            let setting = line.starts_with("syntax ") || line.starts_with("option ");
+            let field = line.ends_with(';') && line.contains(" = ") && !setting;
             if (declares || field) && !before.starts_with("//") {
                 bare.push(format!("{}: {line}", file.display()));
             }
