@@ -339,7 +339,10 @@ impl World {
             if self.shape.stages[stage.0 as usize].writes_segments {
                 self.accepted.insert(order.worker, *order);
             }
-            self.completed.insert((stage.0 as usize, order.worker));
+            // The kernel may have given the attempt up already, with the next one not sent yet.
+            if self.kernel.stages()[stage.0 as usize].is_sent(*order) {
+                self.completed.insert((stage.0 as usize, order.worker));
+            }
         }
         if let Event::OrderFailed { stage, order, fault } = &event
             && fault.code == FaultCode::InsertTimeNull
