@@ -11,6 +11,7 @@ mod errors;
 mod externs;
 mod fault_codes;
 mod faults;
+mod flight_sql;
 mod functions;
 mod golden;
 mod harness;

@@ -184,6 +184,8 @@ async fn grpc_server(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // The details of errors.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let flight = Flight::new(controller.worker_config().clone(), Arc::new(Mutex::new(token)))
         .with_controller(Arc::clone(controller), tracker.clone());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::compute::BatchCoalescer;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result;
 use datafusion::execution::SendableRecordBatchStream;
@@ -26,6 +27,9 @@ use crate::worker::ParseWarnings;
 
 /// Batches that wait for the reader.
 const QUEUED_BATCHES: usize = 4;
+/// Small batches are joined up to this many rows, as long as their first row does not wait for too long.
+const JOINED_ROWS: usize = 8_192;
+const JOINED_WAIT: Duration = Duration::from_millis(20);
 /// How long a planned statement waits for somebody to read its rows.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -60,6 +64,18 @@ pub struct RunningQuery {
 impl Controller {
     /// Plans a SELECT; its rows are computed while they are read.
     pub async fn run_query(
+        self: &Arc<Self>,
+        statement: Statement,
+    ) -> std::result::Result<RunningQuery, ApiError> {
+        let controller = Arc::clone(self);
+        let handle = tokio::runtime::Handle::current();
+        // Planning is CPU work.
+        tokio::task::spawn_blocking(move || handle.block_on(controller.plan_query(statement)))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+    }
+
+    async fn plan_query(
         self: &Arc<Self>,
         statement: Statement,
     ) -> std::result::Result<RunningQuery, ApiError> {
@@ -166,7 +182,16 @@ impl Controller {
         // Operators are CPU work: they must not keep the server from answering others.
         builder.spawn_blocking(move || {
             let _forget = forget;
-            tokio.block_on(pump(rows, &sender, &cancel, until))
+            tokio.block_on(async {
+                let mut joined = Joined::new(&rows);
+                let ended = pump(rows, &mut joined, &sender, &cancel, until).await;
+                joined.rest(&sender).await?;
+                // Behind the rows that were computed before it.
+                if let Err(error) = ended {
+                    let _gone = sender.send(Err(error)).await;
+                }
+                Ok(())
+            })
         });
         Ok(builder.build())
     }
@@ -212,31 +237,76 @@ impl Controller {
 /// Hands rows over until they end, the reader goes away, or the statement is stopped.
 async fn pump(
     mut rows: SendableRecordBatchStream,
+    joined: &mut Joined,
     sender: &Sender<Result<RecordBatch>>,
     cancel: &CancellationToken,
     until: Option<tokio::time::Instant>,
 ) -> Result<()> {
     loop {
-        let timeout = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
+        let at = |at: Option<tokio::time::Instant>| async move {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
         let next = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(canceled(CancelReason::UserRequest)),
-            () = timeout => return Err(canceled(CancelReason::QueryTimeout)),
+            () = at(until) => return Err(canceled(CancelReason::QueryTimeout)),
             () = sender.closed() => return Ok(()),
+            () = at(joined.due) => {
+                joined.rest(sender).await?;
+                continue;
+            }
             next = rows.next() => next,
         };
         match next {
-            Some(batch) => {
-                if sender.send(batch).await.is_err() {
-                    return Ok(());
-                }
-            }
+            Some(batch) => joined.push(batch?, sender).await?,
             None => return Ok(()),
+        }
+    }
+}
+
+/// Joins small batches: some operators make them a few rows at a time, and each costs a message.
+struct Joined {
+    batches: BatchCoalescer,
+    /// When the rows that wait must go.
+    due: Option<tokio::time::Instant>,
+}
+
+impl Joined {
+    fn new(rows: &SendableRecordBatchStream) -> Joined {
+        let batches = BatchCoalescer::new(rows.schema(), JOINED_ROWS)
+            .with_biggest_coalesce_batch_size(Some(JOINED_ROWS / 2));
+        Joined { batches, due: None }
+    }
+
+    async fn push(&mut self, batch: RecordBatch, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
+        self.batches.push_batch(batch)?;
+        self.send(sender).await;
+        self.due = match self.batches.get_buffered_rows() {
+            0 => None,
+            _ => self
+                .due
+                .or_else(|| Some(tokio::time::Instant::now() + JOINED_WAIT)),
+        };
+        Ok(())
+    }
+
+    /// Sends what waits.
+    async fn rest(&mut self, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
+        self.batches.finish_buffered_batch()?;
+        self.due = None;
+        self.send(sender).await;
+        Ok(())
+    }
+
+    /// A reader that went away is noticed by `closed`.
+    async fn send(&mut self, sender: &Sender<Result<RecordBatch>>) {
+        while let Some(batch) = self.batches.next_completed_batch() {
+            if sender.send(Ok(batch)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tasks as clients see them: submit, list, watch, cancel, report.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ use super::driver;
 use super::explain;
 use super::job::{Job, JobEvent, Origin};
 
+/// How long a call that stops a task waits for its end.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
 /// Datasource of SELECT tasks.
 const SELECT_DATASOURCE: &str = "__query_select";
 
@@ -240,11 +243,22 @@ impl Controller {
         }
     }
 
-    /// Asks a task to stop. A task that has ended stays as it is.
+    /// Stops a task and returns it as it ended; one that takes longer than a few seconds to stop as it is then. A task
+    /// that has ended stays as it is.
     pub async fn cancel(&self, id: &TaskId) -> Result<TaskRecord, ApiError> {
         let job = self.jobs.lock().get(id).cloned();
         if let Some(job) = job {
+            let mut changes = job.changes.subscribe();
             job.notify(JobEvent::Cancel(CancelReason::UserRequest)).await;
+            let ended = async {
+                while self.jobs.lock().contains_key(id) {
+                    if changes.changed().await.is_err() {
+                        break;
+                    }
+                }
+            };
+            drop(job);
+            let _late = tokio::time::timeout(CANCEL_WAIT, ended).await;
         }
         self.task(id).await
     }

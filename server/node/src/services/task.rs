@@ -19,6 +19,7 @@ use super::statement;
 const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 10_000;
 const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(200);
+const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 /// Serves tasks of a controller.
 pub struct Tasks {
@@ -73,6 +74,15 @@ fn message(controller: &Controller, record: TaskRecord) -> pb::Task {
         payload_json: record.payload.to_string(),
         host: host.to_owned(),
         port,
+    }
+}
+
+/// Without the payload, which is large.
+fn listed(controller: &Controller, mut record: TaskRecord) -> pb::Task {
+    record.payload = serde_json::Value::Null;
+    pb::Task {
+        payload_json: String::new(),
+        ..message(controller, record)
     }
 }
 
@@ -168,7 +178,7 @@ impl TaskService for Tasks {
         let tasks = page
             .tasks
             .into_iter()
-            .map(|record| message(&self.controller, record))
+            .map(|record| listed(&self.controller, record))
             .collect();
         Ok(Response::new(pb::ListTasksResponse {
             tasks,
@@ -240,7 +250,7 @@ impl TaskService for Tasks {
         self.controller.task(&id).await?;
         let interval = match request.interval_ms {
             0 => WATCH_INTERVAL_DEFAULT,
-            ms => Duration::from_millis(u64::from(ms)),
+            ms => Duration::from_millis(u64::from(ms)).max(WATCH_INTERVAL_MIN),
         };
         let watch = Watch {
             changes: self.controller.watch(&id).changes,
@@ -290,7 +300,7 @@ impl Watch {
         self.sequence += 1;
         Ok(pb::WatchTaskResponse {
             sequence: self.sequence,
-            task: Some(message(&self.controller, record)),
+            task: Some(listed(&self.controller, record)),
             report: Some(report),
         })
     }

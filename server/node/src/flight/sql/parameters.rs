@@ -18,9 +18,12 @@ use trilith_sql::SqlParameter;
 pub(super) const ROWS_MAX: usize = 10_000;
 const DAY_MS: i64 = 86_400_000;
 
-/// One list of values for each row. None when the stream has no rows.
+/// One list of values for each row.
 pub(super) async fn read(stream: PeekableFlightDataStream) -> Result<Vec<Vec<SqlParameter>>, Status> {
-    let messages = stream.map_err(|status| FlightError::Tonic(Box::new(status)));
+    // A message with nothing but the descriptor comes first from some clients.
+    let messages = stream
+        .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
+        .map_err(|status| FlightError::Tonic(Box::new(status)));
     let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
     let mut rows = Vec::new();
     while let Some(batch) = batches.try_next().await.map_err(broken)? {
