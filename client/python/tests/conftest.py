@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import DATA, REPOSITORY, Server, ingest_sql
+from harness import DATA, Server, ingest_sql
 
 import trilith
 
@@ -47,4 +47,4 @@ def edits() -> list[dict[str, Any]]:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of a program that a test starts."""
-    return {**os.environ, "TRILITH_DATA": str(DATA), "TRILITH_REPOSITORY": str(REPOSITORY)}
+    return {**os.environ, "TRILITH_DATA": str(DATA)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Tls:
-    """TLS of a connection. `ca` is a PEM file or its bytes; None takes gRPC's bundled roots.
+    """TLS of a connection. `ca` is a PEM file or its bytes; None takes the system's roots, or gRPC's if it has none.
 
     `server_name` is the name that the certificate must have, when it is not the host of the address.
     """
@@ -35,9 +36,10 @@ class Tls:
 
     def roots(self) -> bytes | None:
         """The roots in PEM. Errors: OSError when the file cannot be read."""
-        if self.ca is None or isinstance(self.ca, bytes):
+        if isinstance(self.ca, bytes):
             return self.ca
-        return Path(self.ca).read_bytes()
+        file = self.ca or ssl.get_default_verify_paths().cafile
+        return Path(file).read_bytes() if file else None
 
 
 @dataclass(frozen=True)
