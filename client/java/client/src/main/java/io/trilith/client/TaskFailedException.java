@@ -3,7 +3,10 @@ package io.trilith.client;
 import io.grpc.Status;
 import io.trilith.task.v1.Fault;
 import io.trilith.task.v1.Task;
+import java.util.Collections;
+import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * A task ended with a fault; nothing was published. {@link #errorCode()} is the fault's code, {@code "Canceled"} for a
@@ -26,9 +29,11 @@ public class TaskFailedException extends TrilithException {
         if (!fault.getErrorMessage().isEmpty()) {
             message += ": " + fault.getErrorMessage();
         }
-        Map<String, Object> fields = Json.objectOrEmpty(fault.getFieldsJson());
+        Map<String, Object> fields = new LinkedHashMap<>(Json.objectOrEmpty(fault.getFieldsJson()));
+        fields.keySet().removeAll(Set.of("errorCode", "errorMessage"));
+        Map<String, Object> context = Collections.unmodifiableMap(fields);
         return new ErrorDetails(
-                Status.Code.UNKNOWN, fault.getErrorCode(), "UNCATEGORIZED", "USER", message, fields, null);
+                Status.Code.UNKNOWN, fault.getErrorCode(), "UNCATEGORIZED", "USER", message, context, null);
     }
 
     /** {@code "query-…"}. */

@@ -133,7 +133,7 @@ public final class TrilithClient implements AutoCloseable {
         return tasks;
     }
 
-    /** Asks a task to stop and returns its state after that. A task that has ended stays as it is. */
+    /** Asks a task to stop and returns its state, which may be the old one for a moment. One that has ended stays as it is. */
     public State cancel(String taskId) {
         return waiting.cancel(taskId);
     }
