@@ -31,17 +31,21 @@ public final class QueryResult implements Iterable<VectorSchemaRoot>, AutoClosea
     private FlightStream stream;
     private boolean closed;
 
-    /** The first ticket is used at once: it may not hold for long. There is always one. */
-    QueryResult(Connection connection, String id, List<ResultColumn> columns, List<Ticket> tickets) {
+    /** {@code schema} null: the first ticket is used at once, because it does not hold for long, and tells the schema. */
+    QueryResult(Connection connection, String id, List<ResultColumn> columns, Schema schema, List<Ticket> tickets) {
         this.connection = connection;
         this.id = id;
         this.columns = columns;
         this.tickets = new ArrayDeque<>(tickets);
         this.deadline = connection.streamDeadline();
-        this.stream = open(this.tickets.remove());
         connection.opened(close);
+        this.schema = schema == null ? schemaOfFirst() : schema;
+    }
+
+    private Schema schemaOfFirst() {
+        stream = open(tickets.remove());
         try {
-            this.schema = Failures.translated(stream::getSchema);
+            return Failures.translated(stream::getSchema);
         } catch (TrilithException failure) {
             close();
             throw failure;

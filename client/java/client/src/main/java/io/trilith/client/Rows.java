@@ -32,7 +32,7 @@ final class Rows {
                 ? connection.read(deadline -> connection.queries(deadline).runQuery(request))
                 : connection.once(deadline -> connection.queries(deadline).runQuery(request));
         List<Ticket> tickets = List.of(new Ticket(response.getTicket().toByteArray()));
-        return new QueryResult(connection, response.getQueryId(), response.getColumnsList(), tickets);
+        return new QueryResult(connection, response.getQueryId(), response.getColumnsList(), null, tickets);
     }
 
     QueryResult ofTask(String taskId, List<ResultColumn> columns) {
@@ -40,7 +40,7 @@ final class Rows {
         FlightInfo info = connection.read(deadline -> connection.flight().getInfo(path, remaining(deadline)));
         List<Ticket> tickets =
                 info.getEndpoints().stream().map(FlightEndpoint::getTicket).toList();
-        return new QueryResult(connection, taskId, columns, tickets);
+        return new QueryResult(connection, taskId, columns, info.getSchemaOptional().orElseThrow(), tickets);
     }
 
     private static CallOption remaining(Deadline deadline) {

@@ -18,6 +18,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import org.apache.arrow.vector.VectorSchemaRoot;
+import org.apache.arrow.vector.types.pojo.Field;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
@@ -65,6 +66,38 @@ class TasksTest {
             }
         }
         assertEquals(Wikipedia.editsByChannel().size(), client.report(task.getTaskId()).rowsWritten());
+    }
+
+    @Test
+    void pagesOfATaskAreReadInOrder() {
+        SqlStatement statement = SqlStatement.of("SELECT page, added FROM wikipedia ORDER BY page, added")
+                .context(Map.of("selectDestination", "durableStorage", "rowsPerPage", 10_000));
+        Task task = client.run(statement, WaitOptions.defaults());
+        assertTrue(client.report(task.getTaskId()).message().getResults().getPagesCount() > 1);
+        try (QueryResult pages = client.results(task.getTaskId());
+                QueryResult once = client.query(statement.sql())) {
+            List<List<Object>> rows = Cells.of(pages);
+            assertEquals(Wikipedia.edits().size(), rows.size());
+            assertEquals(Cells.of(once), rows);
+        }
+    }
+
+    @Test
+    void aResultWithoutRowsHasASchema() {
+        SqlStatement statement = SqlStatement.of("SELECT page, added FROM wikipedia WHERE added < 0");
+        List<String> names = List.of("page", "added");
+        for (String destination : List.of("taskReport", "durableStorage")) {
+            Task task = client.run(statement.context("selectDestination", destination), WaitOptions.defaults());
+            try (QueryResult result = client.results(task.getTaskId())) {
+                assertEquals(names, result.schema().getFields().stream().map(Field::getName).toList());
+                assertEquals(List.of(), Cells.of(result));
+            }
+        }
+        try (QueryResult result = client.query(statement);
+                VectorSchemaRoot table = result.readAll()) {
+            assertEquals(names, table.getSchema().getFields().stream().map(Field::getName).toList());
+            assertEquals(0, table.getRowCount());
+        }
     }
 
     @Test

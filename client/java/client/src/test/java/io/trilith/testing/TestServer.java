@@ -66,6 +66,7 @@ public final class TestServer implements AutoCloseable {
         command.addAll(List.of("--data-dir", directory.resolve("data").toString()));
         command.addAll(List.of("--http-address", http, "--grpc-address", grpc));
         command.addAll(List.of("--allow-local", data().toString(), "--worker-slots", "2"));
+        command.addAll(List.of("--durable-storage", directory.resolve("durable").toUri().toString()));
         Path log = directory.resolve("log");
         try {
             process = new ProcessBuilder(command)
