@@ -10,6 +10,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::{Value, json};
 use trilith_client::{ClientError, QueryResult};
+use trilith_proto::error::ApiError;
 use trilith_proto::pb::query::RunQueryRequest;
 
 use crate::Gateway;
@@ -201,4 +202,17 @@ fn is_true(value: Option<&Value>) -> bool {
         Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
         _ => false,
     }
+}
+
+/// Native queries are none of Trilith's.
+pub(crate) async fn refuse_native() -> Response {
+    let message = "native queries are not supported; write the query in SQL and post it to /druid/v2/sql";
+    SqlError(ApiError::unsupported(message)).into_response()
+}
+
+/// Druid's JDBC speaks Avatica, JDBC here speaks Flight SQL.
+pub(crate) async fn refuse_avatica() -> Response {
+    let message = "Avatica is not supported; use Arrow's Flight SQL JDBC driver with \
+                   jdbc:arrow-flight-sql://HOST:PORT?useEncryption=false and the gRPC port";
+    SqlError(ApiError::unsupported(message)).into_response()
 }

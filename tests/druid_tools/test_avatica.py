@@ -7,9 +7,6 @@ import requests
 
 
 @pytest.mark.parametrize("path", ["avatica", "avatica/", "avatica-protobuf/"])
-@pytest.mark.xfail(
-    raises=AssertionError, reason="answers 404 with an empty body; it should point at Flight SQL's JDBC driver"
-)
 def test_avatica_points_at_flight_sql(druid, path):
     request = {"request": "openConnection", "connectionId": "one", "info": {}}
     answer = requests.post(f"{druid.url}/druid/v2/sql/{path}", json=request, timeout=30)

@@ -131,9 +131,6 @@ def test_the_engine_is_pinged(engine):
         assert engine.dialect.do_ping(connection.connection.dbapi_connection)
 
 
-@pytest.mark.xfail(
-    reason="POST /druid/v2 answers 404 with an empty body; it should say that native queries are refused"
-)
 def test_native_queries_are_refused_clearly(druid):
     client = PyDruid(druid.url, "druid/v2/")
     with pytest.raises(OSError, match=r"(?i)native"):
