@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
@@ -158,9 +159,14 @@ def from_status(
     code: grpc.StatusCode, message: str, metadata: Iterable[tuple[str, str | bytes]] = ()
 ) -> TrilithError:
     """The error of a status and its trailing metadata."""
+    return from_details(code, message, _details(metadata))
+
+
+def from_details(code: grpc.StatusCode | None, message: str, details: Iterable[any_pb2.Any]) -> TrilithError:
+    """The error of a status and its details. Without a code, the category is that of the details."""
     info: dict[str, str] = {}
     retry_after = None
-    for detail in _details(metadata):
+    for detail in details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             error_info = error_details_pb2.ErrorInfo()
             detail.Unpack(error_info)
@@ -170,7 +176,10 @@ def from_status(
             retry = error_details_pb2.RetryInfo()
             detail.Unpack(retry)
             retry_after = retry.retry_delay.ToTimedelta()
-    category = info.get("category") or _CATEGORIES.get(code, "UNCATEGORIZED")
+    # How the server's gRPC library words it when the call's deadline passes there first.
+    if code is grpc.StatusCode.CANCELLED and message == "Timeout expired" and not info:
+        code = grpc.StatusCode.DEADLINE_EXCEEDED
+    category = info.get("category") or (_CATEGORIES.get(code) if code else None) or "UNCATEGORIZED"
     error_code = info.get("errorCode", "general")
     kind = AlreadyExists if error_code == "entryAlreadyExists" else _CLASSES.get(category, TrilithError)
     return kind(
@@ -214,7 +223,7 @@ def closed_early(task_id: str) -> TrilithError:
     )
 
 
-def _details(metadata: Iterable[tuple[str, str | bytes]]) -> list[Any]:
+def _details(metadata: Iterable[tuple[str, str | bytes]]) -> list[any_pb2.Any]:
     for key, value in metadata:
         if key == DETAILS_KEY:
             status = status_pb2.Status()
