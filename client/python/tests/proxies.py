@@ -32,11 +32,18 @@ class Proxy:
     """
 
     def __init__(
-        self, target: str, *, tls: ssl.SSLContext | None = None, marker: bytes = b"", losses: int = 0
+        self,
+        target: str,
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        marker: bytes = b"",
+        losses: int = 0,
     ) -> None:
         self.address = ""
         self.lost = 0
         self._target = target.rsplit(":", 1)
+        self._host = host
         self._tls = tls
         self._marker = marker
         self._losses = losses
@@ -55,7 +62,7 @@ class Proxy:
         self._loop.close()
 
     async def _listen(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
         self.address = "{}:{}".format(*server.sockets[0].getsockname()[:2])
         return server
 
