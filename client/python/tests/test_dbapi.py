@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
+import uuid
 from collections import Counter
 
 import grpc
@@ -177,17 +178,26 @@ def test_the_context_goes_with_every_statement(server):
         assert connection.execute(f"SET sqlTimeZone = 'Asia/Kolkata'; {sql}").fetchall() == [("05:30",)]
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT a.page FROM wikipedia a CROSS JOIN wikipedia b",
-        f"INSERT INTO never SELECT TIMESTAMP '2020-01-01' AS __time, * FROM ({ENDLESS}) PARTITIONED BY DAY",
-    ],
-)
-def test_calls_have_a_deadline(server, sql):
+def test_queries_have_a_deadline(server):
+    sql = "SELECT a.page FROM wikipedia a CROSS JOIN wikipedia b"
     with dbapi.connect(server.grpc, timeout=0.7) as connection, pytest.raises(dbapi.Error) as raised:
         connection.execute(sql).fetch_arrow_table()
     assert isinstance(dbapi.server_error(raised.value), trilith.Timeout)
+
+
+@pytest.mark.parametrize("how", ["execute", "executemany"])
+def test_a_task_ends_with_its_call(server, client, how):
+    sql = f"INSERT INTO never SELECT TIMESTAMP '2020-01-01' AS __time, * FROM ({ENDLESS}) PARTITIONED BY DAY"
+    context = {"sqlQueryId": str(uuid.uuid4())}
+    with (
+        dbapi.connect(server.grpc, timeout=0.7, context=context) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(dbapi.Error) as raised,
+    ):
+        cursor.execute(sql) if how == "execute" else cursor.executemany(sql, None)
+    assert isinstance(dbapi.server_error(raised.value), trilith.Timeout)
+    with pytest.raises(trilith.TaskFailed, match="Canceled"):
+        client.wait(f"query-{context['sqlQueryId']}", timeout=60)
 
 
 def test_metadata(connection):
