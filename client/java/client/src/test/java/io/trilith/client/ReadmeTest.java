@@ -1,34 +1,23 @@
 package io.trilith.client;
 
-import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.trilith.testing.Readme;
 import io.trilith.testing.ServerExtension;
 import io.trilith.testing.TestCertificates;
-import io.trilith.testing.TestServer;
 import io.trilith.testing.Wikipedia;
 import java.io.IOException;
-import java.io.StringWriter;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 import java.util.stream.Collectors;
-import javax.tools.JavaCompiler;
-import javax.tools.StandardJavaFileManager;
-import javax.tools.ToolProvider;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.api.io.TempDir;
 
 /** The Java of README.md compiles and does what it says. */
 class ReadmeTest {
-    private static final Pattern JAVA = Pattern.compile("```java\n(.*?)```", Pattern.DOTALL);
-
     @RegisterExtension
     static final ServerExtension SERVER = new ServerExtension();
 
@@ -36,37 +25,11 @@ class ReadmeTest {
     static Path directory;
 
     private static List<String> blocks() throws IOException {
-        String readme = Files.readString(TestServer.repository().resolve("client/java/README.md"));
-        List<String> blocks = new ArrayList<>();
-        for (Matcher matcher = JAVA.matcher(readme); matcher.find(); ) {
-            blocks.add(matcher.group(1));
-        }
-        return blocks;
+        return Readme.blocks(section -> !section.equals("JDBC"));
     }
 
-    /** Compiles a class and runs it in a JVM of its own; returns what it printed. */
     private static String run(String name, String source) throws Exception {
-        Path file = Files.writeString(directory.resolve(name + ".java"), source);
-        JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
-        StringWriter messages = new StringWriter();
-        try (StandardJavaFileManager files = compiler.getStandardFileManager(null, null, null)) {
-            List<String> options = List.of("-d", directory.toString(), "-Xlint:all,-classfile");
-            boolean compiled = compiler.getTask(messages, files, null, options, null, files.getJavaFileObjects(file))
-                    .call();
-            assertTrue(compiled, messages.toString());
-        }
-        ProcessBuilder builder = new ProcessBuilder(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "--add-opens=java.base/java.nio=ALL-UNNAMED",
-                "-cp",
-                directory + System.getProperty("path.separator") + System.getProperty("java.class.path"),
-                name);
-        builder.environment().put("TRILITH_ADDRESS", SERVER.server().address());
-        builder.environment().put("TRILITH_DATA", TestServer.data().toString());
-        Process process = builder.directory(directory.toFile()).redirectErrorStream(true).start();
-        String output = new String(process.getInputStream().readAllBytes());
-        assertEquals(0, process.waitFor(), output);
-        return output;
+        return Readme.run(directory, SERVER.server(), name, source);
     }
 
     @Test

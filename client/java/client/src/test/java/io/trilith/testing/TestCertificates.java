@@ -11,9 +11,9 @@ import java.util.List;
 import javax.net.ssl.KeyManager;
 import javax.net.ssl.KeyManagerFactory;
 
-/** An authority made for a test, and a certificate of it for {@link #SERVER_NAME}. */
+/** An authority made for a test, and a certificate of it for a server. */
 public final class TestCertificates {
-    /** The only name in the server's certificate. */
+    /** The only name in the server's certificate, unless it is asked for another. */
     public static final String SERVER_NAME = "trilith.test";
 
     private static final String PASSWORD = "for-a-test";
@@ -23,11 +23,16 @@ public final class TestCertificates {
 
     /** Makes both with the JDK's keytool in a directory. */
     public TestCertificates(Path directory) throws IOException, InterruptedException {
+        this(directory, "dns:" + SERVER_NAME);
+    }
+
+    /** Makes them for another server: {@code dns:name} or {@code ip:address}. */
+    public TestCertificates(Path directory, String server) throws IOException, InterruptedException {
         store = directory.resolve("keys.p12");
         authority = directory.resolve("ca.pem");
         keytool("-genkeypair", "-alias", "ca", "-keyalg", "EC", "-dname", "CN=ca", "-ext", "bc:c");
         keytool("-genkeypair", "-alias", "server", "-keyalg", "EC", "-dname", "CN=server", "-signer", "ca", "-ext",
-                "san=dns:" + SERVER_NAME);
+                "san=" + server);
         keytool("-exportcert", "-alias", "ca", "-rfc", "-file", authority.toString());
     }
 
