@@ -65,7 +65,7 @@ public final class CutProxy implements AutoCloseable {
                 start(() -> pump(server, client, this::copyFrames));
             }
         } catch (IOException closed) {
-            closeAll();
+            cut();
         }
     }
 
@@ -103,7 +103,8 @@ public final class CutProxy implements AutoCloseable {
         }
     }
 
-    private void closeAll() {
+    /** Cuts all connections. */
+    public void cut() {
         for (Socket socket : sockets) {
             try {
                 socket.close();
@@ -116,6 +117,6 @@ public final class CutProxy implements AutoCloseable {
     @Override
     public void close() throws IOException {
         listener.close();
-        closeAll();
+        cut();
     }
 }
