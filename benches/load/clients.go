@@ -19,10 +19,7 @@ import (
 	trilith "github.com/trilith-db/trilith/client/go"
 )
 
-const (
-	datasources   = 8
-	probeInterval = 50 * time.Millisecond
-)
+const datasources = 8
 
 // load is what all clients share: the server's address, and what they measured.
 type load struct {
@@ -37,8 +34,8 @@ type load struct {
 	// Errors that fail the run, and answers that asked to come back later.
 	failures, refusals tally
 
-	mutex sync.Mutex
-	known []string
+	prober *prober
+	first  string
 }
 
 // prepare fills the table that is streamed.
@@ -67,7 +64,7 @@ func prepare(server *server, data string) (*load, error) {
 		return nil, err
 	}
 	l.tableRows = report.RowsPushed()
-	l.known = []string{task.GetTaskId()}
+	l.first = task.GetTaskId()
 	return l, nil
 }
 
@@ -82,6 +79,11 @@ func (l *load) connect() (*trilith.Client, error) {
 func (l *load) run(length time.Duration, submitters, streamers int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), length+drainLimit)
 	defer cancel()
+	var err error
+	if l.prober, err = startProber(l.address, length); err != nil {
+		return err
+	}
+	l.prober.know(l.first)
 	until := time.Now().Add(length)
 	var group sync.WaitGroup
 	for number := range submitters + streamers {
@@ -102,9 +104,13 @@ func (l *load) run(length time.Duration, submitters, streamers int) error {
 			}
 		})
 	}
-	l.probe(ctx, until)
+	found, err := l.prober.stop()
 	group.Wait()
-	return nil
+	for _, failure := range found.Failures {
+		l.failures.add(failure)
+	}
+	l.probes.values = found.Latencies
+	return err
 }
 
 // submit runs one small task to its end.
@@ -124,9 +130,7 @@ func (l *load) submit(ctx context.Context, client *trilith.Client, number, turn 
 	if err != nil {
 		return err
 	}
-	l.mutex.Lock()
-	l.known = append(l.known, taskID)
-	l.mutex.Unlock()
+	l.prober.know(taskID)
 	if _, err := client.Wait(ctx, taskID); err != nil {
 		return err
 	}
@@ -155,25 +159,6 @@ func (l *load) stream(ctx context.Context, client *trilith.Client, _, _ int) err
 	}
 	l.streams.add(time.Since(start))
 	return nil
-}
-
-// probe asks for known tasks at a steady rate. A late answer delays no other question.
-func (l *load) probe(ctx context.Context, until time.Time) {
-	var group sync.WaitGroup
-	for at := time.Now(); at.Before(until); at = at.Add(probeInterval) {
-		time.Sleep(time.Until(at))
-		l.mutex.Lock()
-		taskID := l.known[rand.IntN(len(l.known))]
-		l.mutex.Unlock()
-		group.Go(func() {
-			if _, err := l.control.Task(ctx, taskID); err != nil {
-				l.failed(ctx, err)
-				return
-			}
-			l.probes.add(time.Since(at))
-		})
-	}
-	group.Wait()
 }
 
 // failed counts an error, or does as the server says when it has too much to do.

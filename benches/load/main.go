@@ -1,8 +1,8 @@
 // Command load puts one server under many clients at once and says whether it stays well.
 //
 // It starts the server itself. 200 clients submit small tasks, one after the other, and watch each to its end; 50 stream
-// all rows of a table over and over; a prober asks for known tasks 20 times a second, on time whether the answer to
-// the last question came or not. Every client has a connection of its own.
+// all rows of a table over and over; a prober, in a process of its own, asks for known tasks 20 times a
+// second, on time whether the answer to the last question came or not. Every client has a connection of its own.
 //
 // Exit status 0 when all of this holds: no error but RESOURCE_EXHAUSTED with a hint when to come back (which is
 // obeyed), the 99th percentile of GetTask is below 20 ms, and the memory of the server is flat: at most 10 % more
@@ -33,7 +33,15 @@ func main() {
 	submitters := flag.Int("submitters", 200, "clients that submit tasks")
 	streamers := flag.Int("streamers", 50, "clients that stream rows")
 	slots := flag.Int("worker-slots", 2, "worker slots of the server")
+	probed := flag.String("probe", "", "be the prober of the server at this address (for the program's own use)")
 	flag.Parse()
+	if *probed != "" {
+		if err := probe(*probed, time.Duration(*seconds)*time.Second); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		return
+	}
 	passed, err := run(*trilith, *data, time.Duration(*seconds)*time.Second, *submitters, *streamers, *slots)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

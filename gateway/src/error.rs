@@ -59,7 +59,15 @@ impl From<ClientError> for SqlError {
 impl SqlError {
     pub(crate) fn to_json(&self) -> Value {
         let mut body = self.0.to_json();
-        body["errorClass"] = json!(ERROR_CLASS);
+        let context = &self.0.context;
+        // What older versions called the error.
+        if let Some(code) = context.get("legacyErrorCode") {
+            body["error"] = code.clone();
+        }
+        body["errorClass"] = match context.get("errorClass") {
+            Some(class) => class.clone(),
+            None => json!(ERROR_CLASS),
+        };
         body["host"] = Value::Null;
         body
     }

@@ -175,3 +175,31 @@ async fn what_is_too_many_is_refused_at_once() {
     .await;
     assert_eq!(server.rows("SELECT COUNT(*) FROM sys.tasks").await, [[json!(0)]]);
 }
+
+#[tokio::test]
+async fn what_the_settings_do_not_allow_is_refused() {
+    let server = Server::start(&["--worker-slots", "1"]);
+    let source = json!({"type": "local", "files": ["/etc/hostname"]}).to_string();
+    check(
+        &server,
+        &format!("SELECT n FROM TABLE(EXTERN('{source}', '{{\"type\":\"json\"}}')) EXTEND (n BIGINT)"),
+        json!({}),
+        json!({"errorCode": "QueryNotSupported"}),
+        &["/etc/hostname", "--allow-local"],
+    )
+    .await;
+    let values = inline("{\"v\":[\"a\",\"b\"]}\n{\"v\":\"c\"}", "v string");
+    check(
+        &server,
+        &format!("SELECT v, COUNT(*) AS n FROM {values} GROUP BY v"),
+        json!({"groupByEnableMultiValueUnnesting": false}),
+        json!({
+            "errorCode": "DruidException",
+            "druidErrorCode": "general",
+            "persona": "USER",
+            "category": "RUNTIME_FAILURE",
+        }),
+        &["[v]", "groupByEnableMultiValueUnnesting", "MV_TO_ARRAY"],
+    )
+    .await;
+}

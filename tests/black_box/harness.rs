@@ -216,6 +216,13 @@ impl Server {
         self.process.ready["grpc"].as_str().unwrap().to_owned()
     }
 
+    /// A channel to the gRPC port.
+    pub fn channel(&self) -> tonic::transport::Channel {
+        tonic::transport::Endpoint::from_shared(format!("http://{}", self.grpc()))
+            .unwrap()
+            .connect_lazy()
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.process.ready["http"].as_str().unwrap())
     }

@@ -184,3 +184,23 @@ async fn spans_of_server_and_worker_make_one_trace() {
         assert!(order.end_time_unix_nano > order.start_time_unix_nano);
     }
 }
+
+#[tokio::test]
+async fn a_statement_may_be_large() {
+    let server = Server::start(&[]);
+    let mut client = TaskServiceClient::new(server.channel());
+    // Eight megabytes.
+    let line = format!("{{\"x\":1,\"y\":\"{}\"}}\n", "y".repeat(1 << 16));
+    let table = crate::harness::inline(&line.repeat(128), "x long, y string");
+    let sql = format!(
+        "INSERT INTO wide SELECT TIMESTAMP '2024-01-01' AS __time, x, CHAR_LENGTH(y) AS y FROM {table} PARTITIONED BY ALL"
+    );
+    let request = pb::SubmitTaskRequest {
+        sql,
+        ..Default::default()
+    };
+    let task = client.submit_task(request).await.unwrap().into_inner().task_id;
+    assert_eq!(server.wait(&task).await["statusCode"], "SUCCESS");
+    let rows = server.rows("SELECT SUM(x), SUM(y) FROM wide").await;
+    assert_eq!(rows, [[json!(128), json!(128 << 16)]]);
+}

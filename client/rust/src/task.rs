@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tonic::Code;
 use trilith_proto::error::ApiError;
+use trilith_proto::pb::query as queries;
 use trilith_proto::pb::task as tasks;
 
-use crate::client::{BACKOFF, BACKOFF_MAX, Client, ClientError};
+use crate::client::{BACKOFF, BACKOFF_MAX, Client, ClientError, QueryResult};
 
 const WATCH_MS: u32 = 200;
 
@@ -37,6 +38,12 @@ impl Statement {
     /// Sets one key of the query context.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Statement {
         self.context.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Gives the `?` their values.
+    pub fn with_parameters(mut self, values: impl IntoIterator<Item = tasks::Parameter>) -> Statement {
+        self.parameters.extend(values);
         self
     }
 
@@ -170,6 +177,32 @@ impl Client {
     ) -> Result<tasks::Task, ClientError> {
         let task_id = self.submit_task(statement).await?;
         self.wait(&task_id, progress).await
+    }
+
+    /// Runs a SELECT at once, outside of tasks. While the server cannot be reached it tries again.
+    ///
+    /// Errors: those of the statement; an id that a running query has.
+    pub async fn select(&self, statement: Statement) -> Result<QueryResult, ClientError> {
+        let mut context = statement.context;
+        if let Some(id) = statement.id {
+            context.insert("sqlQueryId".to_owned(), id.into());
+        }
+        let request = queries::RunQueryRequest {
+            sql: statement.sql,
+            context_json: Value::Object(context).to_string(),
+            parameters: statement.parameters,
+        };
+        let until = Instant::now() + self.deadline();
+        let mut backoff = BACKOFF;
+        loop {
+            match self.query(request.clone()).await {
+                Err(error) if error.is_unavailable() && Instant::now() + backoff < until => {
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Rows of a SELECT task that succeeded, page after page.

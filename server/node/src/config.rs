@@ -41,6 +41,12 @@ pub struct ServerOptions {
     /// How long a task waits for its first worker slots, in seconds [default: 600].
     #[arg(long, value_name = "SECONDS")]
     pub task_start_timeout_s: Option<u32>,
+    /// Tasks that may run or wait at a time; more are refused until some have ended [default: 4000].
+    #[arg(long, value_name = "N")]
+    pub max_tasks: Option<u32>,
+    /// Statements that may run at once, outside of tasks; more are refused until some have ended [default: 500].
+    #[arg(long, value_name = "N")]
+    pub max_queries: Option<u32>,
     /// Directory that `local` input may read; may be given several times.
     #[arg(long, value_name = "DIR")]
     pub allow_local: Vec<PathBuf>,
@@ -165,6 +171,8 @@ impl ServerOptions {
         self.advertise_address = self.advertise_address.or(file.advertise_address);
         self.worker_slots = self.worker_slots.or(file.worker_slots);
         self.task_start_timeout_s = self.task_start_timeout_s.or(file.task_start_timeout_s);
+        self.max_tasks = self.max_tasks.or(file.max_tasks);
+        self.max_queries = self.max_queries.or(file.max_queries);
         self.memory_limit = self.memory_limit.or(file.memory_limit);
         self.worker_lease = self.worker_lease.or(file.worker_lease);
         self.task_disk_limit = self.task_disk_limit.or(file.task_disk_limit);

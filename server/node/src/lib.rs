@@ -1,6 +1,7 @@
 //! The processes of Trilith: server, worker, gateway.
 
 mod advertise;
+mod compute;
 pub mod config;
 mod cors;
 pub mod demo;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use tokio::runtime::Handle;
 use trilith_engine::worker::{MemoryBounds, WorkerConfig};
 use trilith_exchange::{DurableSettings, DurableStorage, Exchange, ExchangeConfig, FlightPool};
 use trilith_input::Policy;
@@ -17,12 +18,14 @@ use crate::memory_pool::ProcessPool;
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a process may use.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ProcessLimits {
     /// Memory of operators and stage outputs.
     pub memory: MemoryBounds,
     /// Files of one task; none without a limit.
     pub task_disk_bytes: Option<u64>,
+    /// Where operators run.
+    pub compute: Handle,
 }
 
 /// Bounds of this process. A server that leaves all work to worker processes still answers queries, one at a time
@@ -78,5 +81,6 @@ pub fn worker_config(
         policy: Arc::new(policy),
         segment_directory: segment_directory.to_owned(),
         own_address,
+        compute: limits.compute,
     })
 }

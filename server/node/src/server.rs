@@ -8,12 +8,13 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
-use trilith_engine::controller::{Controller, ControllerConfig};
+use trilith_engine::controller::{AdmissionLimits, Controller, ControllerConfig};
 use trilith_engine::limits;
 use trilith_exchange::DurableSettings;
 use trilith_input::Policy;
@@ -25,6 +26,7 @@ use trilith_proto::pb::task::task_service_server::TaskServiceServer;
 use trilith_proto::pb::worker::worker_service_server::WorkerServiceServer;
 
 use crate::advertise::{outward, with_port};
+use crate::compute::Compute;
 use crate::config::{ServerOptions, durable_settings, memory_limit, task_disk_limit};
 use crate::cors::CorsLayer;
 use crate::flight::Flight;
@@ -37,6 +39,10 @@ const GRPC_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
 /// How long clients may take to close their connections when the process stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DATA_DIRECTORY: &str = "trilith-data";
+/// Statements carry their inline data.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
+const TASKS_MAX: u32 = 4_000;
+const QUERIES_MAX: u32 = 500;
 
 /// Where a running server listens.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +79,16 @@ pub async fn run(
     };
     let token = uuid::Uuid::new_v4().to_string();
     let durable = durable_settings(&options)?;
-    let controller = start_controller(&options, &data_dir, addresses, &token, durable.as_ref()).await?;
+    let compute = Compute::start()?;
+    let controller = start_controller(
+        &options,
+        compute.handle(),
+        &data_dir,
+        addresses,
+        &token,
+        durable.as_ref(),
+    )
+    .await?;
     controller.resume().await;
     let terms = WorkerTerms {
         flight_token: token.clone(),
@@ -120,6 +135,7 @@ pub async fn run(
 
 async fn start_controller(
     options: &ServerOptions,
+    compute: Handle,
     data_dir: &std::path::Path,
     addresses: Addresses,
     token: &str,
@@ -135,6 +151,7 @@ async fn start_controller(
     let bounds = ProcessLimits {
         memory: memory_bounds(memory_limit(options.memory_limit.as_deref())?, slots),
         task_disk_bytes: task_disk_limit(options.task_disk_limit.as_deref())?,
+        compute,
     };
     let own = match &options.advertise_address {
         Some(given) => with_port(given, addresses.grpc.port()),
@@ -148,7 +165,11 @@ async fn start_controller(
         Duration::from_millis(limits::TASK_START_TIMEOUT_MS as u64),
         |seconds| Duration::from_secs(seconds.into()),
     );
-    let handle = tokio::runtime::Handle::current();
+    let capacity = AdmissionLimits {
+        tasks: options.max_tasks.unwrap_or(TASKS_MAX) as usize,
+        queries: options.max_queries.unwrap_or(QUERIES_MAX) as usize,
+    };
+    let handle = Handle::current();
     tokio::task::spawn_blocking(move || {
         let _runtime = handle.enter();
         let store = SledStore::open(&directory.join("metadata"))?;
@@ -158,6 +179,7 @@ async fn start_controller(
             results_directory: directory.join("results"),
             store: Arc::new(store),
             task_start_timeout,
+            capacity,
             worker_lease: lease,
             host: addresses.http.ip().to_string(),
             port: addresses.http.port(),
@@ -193,7 +215,11 @@ async fn grpc_server(
     let workers = WorkerServiceServer::new(workers)
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
-    let tasks = TaskServiceServer::new(Tasks::new(Arc::clone(controller)));
+    let tasks = TaskServiceServer::new(Tasks::new(Arc::clone(controller)))
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let queries = QueryServiceServer::new(Queries::new(Arc::clone(controller)))
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let flight = FlightServiceServer::new(flight).max_decoding_message_size(REQUEST_BYTES_MAX);
     let router = Server::builder()
         .accept_http1(true)
         .layer(CorsLayer::new(origins))
@@ -201,11 +227,11 @@ async fn grpc_server(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(tasks)
-        .add_service(QueryServiceServer::new(Queries::new(Arc::clone(controller))))
+        .add_service(queries)
         .add_service(DatasourceServiceServer::new(Datasources::new(Arc::clone(
             controller,
         ))))
         .add_service(workers)
-        .add_service(FlightServiceServer::new(flight));
+        .add_service(flight);
     Ok(router.serve_with_incoming_shutdown(incoming(listener), stop.clone().cancelled_owned()))
 }

@@ -22,6 +22,7 @@ use trilith_proto::pb::worker as pb;
 use trilith_proto::pb::worker::worker_service_client::WorkerServiceClient;
 
 use crate::advertise::{reachable, with_port};
+use crate::compute::Compute;
 use crate::config::{WorkerOptions, memory_limit, task_disk_limit};
 use crate::flight::Flight;
 use crate::machine::cores;
@@ -42,9 +43,11 @@ pub async fn run(
     let listener = TcpListener::bind(options.grpc_address).await?;
     let address = listener.local_addr()?;
     let slots = options.slots.unwrap_or_else(cores).max(1);
+    let compute = Compute::start()?;
     let limits = ProcessLimits {
         memory: memory_bounds(memory_limit(options.memory_limit.as_deref())?, slots),
         task_disk_bytes: task_disk_limit(options.task_disk_limit.as_deref())?,
+        compute: compute.handle(),
     };
     let uri = if options.server.contains("://") {
         options.server.clone()

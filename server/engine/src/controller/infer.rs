@@ -33,10 +33,10 @@ impl Controller {
     /// Reads the beginning of external data and says which columns it has.
     pub async fn infer_signature(&self, source: Value, format: Value) -> Result<Inferred, ApiError> {
         let policy = Arc::clone(&self.worker_config.policy);
-        let handle = tokio::runtime::Handle::current();
-        let found = tokio::task::spawn_blocking(move || {
+        let compute = self.worker_config.compute.clone();
+        let found = self.worker_config.compute.spawn_blocking(move || {
             refuse_headers(&source, &format, &policy.allow_http_headers)?;
-            trilith_input::infer(&source, &format, &policy, &handle).map_err(|error| match error {
+            trilith_input::infer(&source, &format, &policy, &compute).map_err(|error| match error {
                 InferError::Spec(error) => ApiError::invalid_input(error.to_string()),
                 InferError::Data(fault) => ApiError::from(&fault),
             })

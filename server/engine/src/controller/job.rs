@@ -80,6 +80,7 @@ impl Job {
         let Origin { id, created_ms, run } = origin;
         let timeout = planned.context.timeout_ms();
         let state = JobState::new(Shape {
+            task: id.to_string(),
             deadline_ms: timeout.map(|timeout| created_ms + timeout as i64),
             fault_tolerant: planned.context.fault_tolerance(),
             max_concurrent_stages: planned.context.max_concurrent_stages(),

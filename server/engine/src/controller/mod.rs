@@ -30,11 +30,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::info;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{Instrument, Span, info};
 use trilith_metadata::{
     Allocator, LockManager, MetadataError, MetadataStore, TaskFilter, TaskRecord, TaskState,
 };
+use trilith_proto::error::ApiError;
 use trilith_proto::fault::CancelReason;
 use trilith_proto::id::TaskId;
 use trilith_proto::interval::parse_instant;
@@ -51,6 +52,15 @@ pub use results::ResultTicket;
 pub use submit::{Accepted, Progress, Submission};
 pub use view::DatasourceView;
 
+/// What a controller takes on at a time; more is refused with the request to come back later.
+#[derive(Debug, Clone, Copy)]
+pub struct AdmissionLimits {
+    /// Tasks that run or wait.
+    pub tasks: usize,
+    /// Statements that run at once, from their planning to their last row.
+    pub queries: usize,
+}
+
 /// What a controller needs.
 pub struct ControllerConfig {
     /// Exchange, memory, policy and segment directory of this process.
@@ -63,6 +73,8 @@ pub struct ControllerConfig {
     pub store: Arc<dyn MetadataStore>,
     /// How long a task waits for its first worker slots; then `TaskStartTimeout`.
     pub task_start_timeout: Duration,
+    /// What is taken on at a time.
+    pub capacity: AdmissionLimits,
     /// Without a sign of life for this long a worker process is given up.
     pub worker_lease: Duration,
     /// Host and port that clients know.
@@ -87,6 +99,7 @@ pub struct Controller {
     tracker: TaskTracker,
     shutdown: CancellationToken,
     task_start_timeout: Duration,
+    capacity: AdmissionLimits,
     host: String,
     port: u16,
     started_ms: i64,
@@ -154,6 +167,7 @@ impl Controller {
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             task_start_timeout: config.task_start_timeout,
+            capacity: config.capacity,
             host: config.host,
             port: config.port,
             started_ms: job::now_ms(),
@@ -164,6 +178,17 @@ impl Controller {
         controller.sweep_results()?;
         controller.sweep_durable();
         Ok(controller)
+    }
+
+    /// Runs CPU work where it does not keep the server from answering others. It stops when the caller goes away.
+    pub(crate) async fn computed<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let work = self.worker_config.compute.spawn(work.instrument(Span::current()));
+        AbortOnDropHandle::new(work)
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
     }
 
     fn start_local_worker(self: &Arc<Controller>, slots: u32) {

@@ -14,6 +14,7 @@ use trilith_sql::{Ingest, Planned, Statement};
 
 use super::Controller;
 use super::catalog::Snapshot;
+use super::infer::InferredSignatures;
 use crate::stage::{self, CutOptions, Destination, StageGraph};
 use crate::worker::SegmentSink;
 
@@ -38,6 +39,16 @@ impl Controller {
     /// Parses, validates and plans a statement for the task engine.
     pub(crate) async fn prepare(self: &Arc<Self>, statement: Statement) -> Result<Prepared, ApiError> {
         let inferred = self.inferred_signatures(&statement).await?;
+        let controller = Arc::clone(self);
+        self.computed(async move { controller.plan_task(statement, inferred).await })
+            .await
+    }
+
+    async fn plan_task(
+        self: &Arc<Self>,
+        statement: Statement,
+        inferred: InferredSignatures,
+    ) -> Result<Prepared, ApiError> {
         let catalog = Arc::new(Snapshot::new(self).with_inferred(inferred));
         let engine = trilith_sql::Engine::Task;
         let runtime = Arc::clone(&self.worker_config.runtime_env);

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
-use trilith_proto::error::ApiError;
+use trilith_proto::error::{ApiError, Category, Persona};
 use trilith_proto::fault::{CancelReason, Fault};
 use trilith_sql::{Engine, OutputColumn, Statement};
 
@@ -67,12 +67,31 @@ impl Controller {
         self: &Arc<Self>,
         statement: Statement,
     ) -> std::result::Result<RunningQuery, ApiError> {
+        self.room_for_a_query(self.queries.pending.lock().len())?;
         let controller = Arc::clone(self);
-        let handle = tokio::runtime::Handle::current();
-        // Planning is CPU work.
-        tokio::task::spawn_blocking(move || handle.block_on(controller.plan_query(statement)))
+        self.computed(async move { controller.plan_query(statement).await })
             .await
-            .map_err(|error| ApiError::internal(error.to_string()))?
+    }
+
+    fn room_for_a_query(&self, running: usize) -> std::result::Result<(), ApiError> {
+        let max = self.capacity.queries;
+        if running < max {
+            return Ok(());
+        }
+        let message = format!(
+            "Too many concurrent queries, total query capacity of {max} exceeded. Please try your query again later."
+        );
+        Err(ApiError::new(
+            Category::CapacityExceeded,
+            Persona::Operator,
+            "legacyQueryException",
+            message,
+        )
+        .with(
+            "errorClass",
+            "org.apache.druid.query.QueryCapacityExceededException",
+        )
+        .with("legacyErrorCode", "Query capacity exceeded"))
     }
 
     async fn plan_query(
@@ -119,6 +138,7 @@ impl Controller {
                 planned.query_id
             )));
         }
+        self.room_for_a_query(pending.len())?;
         pending.insert(
             planned.query_id.clone(),
             PendingQuery {
@@ -139,12 +159,17 @@ impl Controller {
     }
 
     /// What a statement looks like before its parameters have values.
-    pub fn describe(
+    pub async fn describe(
         self: &Arc<Self>,
         statement: Statement,
     ) -> std::result::Result<trilith_sql::Description, ApiError> {
-        let catalog = Arc::new(Snapshot::new(self));
-        trilith_sql::describe(statement, catalog, Arc::clone(&self.worker_config.runtime_env))
+        let controller = Arc::clone(self);
+        self.computed(async move {
+            let catalog = Arc::new(Snapshot::new(&controller));
+            let runtime = Arc::clone(&controller.worker_config.runtime_env);
+            trilith_sql::describe(statement, catalog, runtime)
+        })
+        .await
     }
 
     /// Starts a planned statement and streams its rows.
@@ -178,21 +203,18 @@ impl Controller {
         let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
         let mut builder = RecordBatchReceiverStreamBuilder::new(rows.schema(), QUEUED_BATCHES);
         let sender = builder.tx();
-        let tokio = tokio::runtime::Handle::current();
-        // Operators are CPU work: they must not keep the server from answering others.
-        builder.spawn_blocking(move || {
+        let work = async move {
             let _forget = forget;
-            tokio.block_on(async {
-                let mut joined = Joined::new(&rows);
-                let ended = pump(rows, &mut joined, &sender, &cancel, until).await;
-                joined.rest(&sender).await?;
-                // Behind the rows that were computed before it.
-                if let Err(error) = ended {
-                    let _gone = sender.send(Err(error)).await;
-                }
-                Ok(())
-            })
-        });
+            let mut joined = Joined::new(&rows);
+            let ended = pump(rows, &mut joined, &sender, &cancel, until).await;
+            joined.rest(&sender).await?;
+            // Behind the rows that were computed before it.
+            if let Err(error) = ended {
+                let _gone = sender.send(Err(error)).await;
+            }
+            Ok(())
+        };
+        builder.spawn_on(work, &self.worker_config.compute);
         Ok(builder.build())
     }
 
@@ -218,6 +240,7 @@ impl Controller {
         let session = session.with_extension(Arc::new(services));
         let runtime = Arc::clone(&self.worker_config.runtime_env);
         let context = stage::task_context("query".to_owned(), session, runtime);
+        let _compute = self.worker_config.compute.enter();
         execute_stream(stage::make_cooperative(plan)?, context)
     }
 

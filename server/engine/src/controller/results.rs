@@ -147,14 +147,15 @@ impl Controller {
         let schema: SchemaRef = reader.schema();
         let mut builder = RecordBatchReceiverStreamBuilder::new(schema, 2);
         let sender = builder.tx();
-        builder.spawn_blocking(move || {
+        let read = move || {
             for batch in reader {
                 if sender.blocking_send(batch.map_err(Into::into)).is_err() {
                     break;
                 }
             }
             Ok(())
-        });
+        };
+        builder.spawn_blocking_on(read, &self.worker_config.compute);
         Ok(builder.build())
     }
 }

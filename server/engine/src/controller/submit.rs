@@ -158,6 +158,7 @@ impl Controller {
                 "the server is stopping; submit the task to another one",
             ));
         }
+        self.room_for_a_task()?;
         let prepared = self.prepare(statement).instrument(info_span!("plan")).await?;
         if prepared.planned.explain {
             return Ok(Submission::Explained(explain::explanation(&prepared)));
@@ -170,6 +171,7 @@ impl Controller {
         };
         let (job, queue) = Job::new(origin, prepared.planned, prepared.graph, self);
         let (store, task) = (Arc::clone(&self.store), record(&job));
+        self.room_for_a_task()?;
         // Visible before it is recorded, so that nobody sees a task that neither runs nor has ended.
         if self.jobs.lock().contains_key(&task_id) {
             return Err(exists(&task_id));
@@ -184,6 +186,21 @@ impl Controller {
         }
         self.start_job(job, queue);
         Ok(Submission::Accepted(Accepted { task_id }))
+    }
+
+    fn room_for_a_task(&self) -> Result<(), ApiError> {
+        let (running, max) = (self.jobs.lock().len(), self.capacity.tasks);
+        if running < max {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Category::CapacityExceeded,
+            Persona::Admin,
+            "general",
+            format!(
+                "Task queue already contains [{running}] tasks. Retry later or increase --max-tasks [{max}]."
+            ),
+        ))
     }
 
     /// Runs a task that is recorded.

@@ -58,6 +58,8 @@ pub struct StageShape {
 /// What the kernel must know of a job. Stages are in order of their numbers; the last is final.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
+    /// Controller task id, of which those of workers are made.
+    pub task: String,
     /// One for each stage, index = stage number.
     pub stages: Vec<StageShape>,
     /// Its last step publishes segments (INSERT, REPLACE), which cannot be stopped half way; else it keeps
@@ -76,6 +78,13 @@ pub struct Shape {
     pub lock_timeout_ms: i64,
     /// Milliseconds without a sign of a work order, or of an output that is kept, after which it is lost.
     pub silence_ms: i64,
+}
+
+impl Shape {
+    /// Worker task id of an attempt.
+    pub(super) fn worker_task_id(&self, attempt: Attempt) -> String {
+        format!("{}-worker{}_{}", self.task, attempt.worker.0, attempt.number.0)
+    }
 }
 
 /// One attempt of one worker at a stage.

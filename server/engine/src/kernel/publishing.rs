@@ -1,8 +1,9 @@
 //! The last step of a job, whose outcome may be unknown for a while: then the store decides.
 
 use trilith_proto::fault::Fault;
+use trilith_proto::id::{AttemptNumber, WorkerNumber};
 
-use super::events::{Action, Outcome};
+use super::events::{Action, Attempt, Outcome};
 use super::state::{Kernel, Step, Wait, is_retryable};
 use crate::limits;
 
@@ -33,11 +34,25 @@ impl Kernel {
             let reason = fault.to_string();
             self.failed_publish = Some((fault, now_ms + limits::LOSS_NOTICE_MS));
             return match self.late_losses.first() {
-                Some(worker) => self.workers_lost(&[], &format!("worker{}", worker.0), &reason),
+                Some(worker) => {
+                    let lost = self.shape.worker_task_id(self.newest_attempt(*worker));
+                    self.workers_lost(&[], &lost, &reason)
+                }
                 None => Vec::new(),
             };
         }
         self.fail(fault, None)
+    }
+
+    fn newest_attempt(&self, worker: WorkerNumber) -> Attempt {
+        let orders = self.stages.iter().filter_map(|stage| stage.orders.get(&worker));
+        Attempt {
+            worker,
+            number: orders
+                .map(|order| order.attempt)
+                .max()
+                .unwrap_or(AttemptNumber(0)),
+        }
     }
 
     /// If rows of a SELECT could not be read: goes back to making them, for their worker is lost.

@@ -220,7 +220,7 @@ impl Kernel {
         if !self.shape.fault_tolerant || !is_retryable(&fault) {
             return self.fail(fault, Some(stage));
         }
-        let task_id = format!("worker{}_{}", attempt.worker.0, attempt.number.0);
+        let task_id = self.shape.worker_task_id(attempt);
         if let Err(fault) = self.count_relaunch(attempt.worker, &task_id, &fault.to_string()) {
             return self.fail(fault, Some(stage));
         }

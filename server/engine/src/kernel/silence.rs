@@ -93,7 +93,7 @@ impl Kernel {
             }
             for order in unfinished {
                 actions.push(Action::CancelOrder { stage, order });
-                let (task_id, reason) = (task_id(order), self.silence());
+                let (task_id, reason) = (self.shape.worker_task_id(order), self.silence());
                 let fault = Fault::worker_rpc_failed(&task_id, &reason);
                 actions.extend(self.order_failed(stage, order, fault, now_ms));
                 if self.step == Step::Done {
@@ -102,7 +102,7 @@ impl Kernel {
             }
         }
         if let Some(order) = outputs_gone {
-            let (task_id, reason) = (task_id(order), self.silence());
+            let (task_id, reason) = (self.shape.worker_task_id(order), self.silence());
             actions.extend(self.outputs_gone(&task_id, &reason));
         }
         actions
@@ -111,8 +111,4 @@ impl Kernel {
     fn silence(&self) -> String {
         format!("no sign of its work for {} ms", self.shape.silence_ms)
     }
-}
-
-fn task_id(order: Attempt) -> String {
-    format!("worker{}_{}", order.worker.0, order.number.0)
 }

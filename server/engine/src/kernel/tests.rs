@@ -29,6 +29,7 @@ fn ingest_shape() -> Shape {
         start_timeout_ms: 600_000,
         lock_timeout_ms: 1_000,
         silence_ms: 10_000,
+        task: "query-t".to_owned(),
     }
 }
 
@@ -56,6 +57,7 @@ fn select_shape() -> Shape {
         start_timeout_ms: 600_000,
         lock_timeout_ms: 1_000,
         silence_ms: 10_000,
+        task: "query-t".to_owned(),
     }
 }
 

@@ -157,6 +157,7 @@ impl StageGraph {
             })
             .collect();
         Shape {
+            task: String::new(),
             stages,
             publishes: self.sink.is_some(),
             deadline_ms: None,

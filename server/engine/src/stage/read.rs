@@ -183,12 +183,14 @@ fn segment_rows(
     let schema = Arc::clone(schema);
     let directory = services.segment_directory.clone();
     let batch_rows = context.session_config().batch_size();
-    builder.spawn_blocking(move || {
+    // No thread of its own: however many statements read, as many threads as there are cores decode.
+    builder.spawn(async move {
         for slice in &segments {
             // A tombstone has no file.
             if let Some(path) = &slice.record.path {
                 let reader = SegmentReader::open(&directory.join(path)).map_err(external_error)?;
-                let open = read_segment(&reader, slice, time_range, &schema, batch_rows, &counter, &sender)?;
+                let rows = read_segment(&reader, slice, time_range, &schema, batch_rows, &counter, &sender);
+                let open = rows.await?;
                 if !open {
                     return Ok(());
                 }
@@ -200,7 +202,7 @@ fn segment_rows(
     builder.build()
 }
 
-fn read_segment(
+async fn read_segment(
     reader: &SegmentReader,
     slice: &SegmentSlice,
     time_range: Option<Interval>,
@@ -235,7 +237,7 @@ fn read_segment(
                 batch.get_array_memory_size() as u64,
                 0,
             );
-            if sender.blocking_send(widen(&batch, schema)).is_err() {
+            if sender.send(widen(&batch, schema)).await.is_err() {
                 return Ok(false);
             }
         }

@@ -42,6 +42,8 @@ pub struct WorkerConfig {
     pub segment_directory: PathBuf,
     /// "host:port" under which other processes read this one's exchange.
     pub own_address: String,
+    /// Where operators run, apart from what answers others.
+    pub compute: tokio::runtime::Handle,
 }
 
 impl WorkerConfig {
@@ -250,7 +252,7 @@ impl WorkerRuntime {
             }),
         };
         let runtime = Arc::clone(self);
-        let tokio = tokio::runtime::Handle::current();
+        let compute = self.config.compute.clone();
         let span = info_span!(
             "work_order",
             task = %id.task,
@@ -261,12 +263,13 @@ impl WorkerRuntime {
             otel.status_description = field::Empty,
         );
         trace::continue_from(&span, &order.trace_parent);
+        let thread = compute.clone();
         // Operators, sorting and encoding are CPU work: they get a thread of their own.
-        self.tracker.spawn_blocking(move || {
+        let work = move || {
             let work = run::run(&runtime.config, order, &runtime.events, &status, wait, &cancel);
             let work = AssertUnwindSafe(work.instrument(span.clone())).catch_unwind();
             // A defect ends its work order, not the whole process, and the job hears of it.
-            let result = tokio.block_on(work).unwrap_or_else(|_panic| {
+            let result = compute.block_on(work).unwrap_or_else(|_panic| {
                 error!(%id, "a work order panicked");
                 Err(Fault::unknown(
                     "A work order stopped because of a defect; the log of its process says where.",
@@ -287,10 +290,11 @@ impl WorkerRuntime {
             if let (Err(fault), false) = (result, cancelled) {
                 let failed = WorkerEvent::Failed { id, fault };
                 status.note(&failed);
-                if tokio.block_on(runtime.events.send(failed)).is_err() {
+                if compute.block_on(runtime.events.send(failed)).is_err() {
                     debug!("nobody listens to a failed work order");
                 }
             }
-        });
+        };
+        self.tracker.spawn_blocking_on(work, &thread);
     }
 }

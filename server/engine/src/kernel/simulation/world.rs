@@ -102,6 +102,7 @@ fn random_shape(random: &mut Random, wide: bool) -> Shape {
         })
         .collect();
     Shape {
+        task: "query-s".to_owned(),
         stages,
         publishes,
         deadline_ms: None,

@@ -126,7 +126,7 @@ pub(super) async fn tables(
             continue;
         }
         let columns = match command.include_schema {
-            true => columns(controller, schema, name)?,
+            true => columns(controller, schema, name).await?,
             false => Some(Arc::new(Schema::empty())),
         };
         if let Some(columns) = columns {
@@ -139,10 +139,14 @@ pub(super) async fn tables(
 }
 
 /// Columns of a table; none when it went away meanwhile.
-fn columns(controller: &Arc<Controller>, schema: &str, name: &str) -> Result<Option<SchemaRef>, ApiError> {
+async fn columns(
+    controller: &Arc<Controller>,
+    schema: &str,
+    name: &str,
+) -> Result<Option<SchemaRef>, ApiError> {
     let quoted = |name: &str| name.replace('"', "\"\"");
     let sql = format!("SELECT * FROM \"{}\".\"{}\"", quoted(schema), quoted(name));
-    let described = match controller.describe(statement(&sql, Map::new(), Vec::new())) {
+    let described = match controller.describe(statement(&sql, Map::new(), Vec::new())).await {
         Ok(described) => described,
         Err(error) if error.category == Category::InvalidInput => return Ok(None),
         Err(error) => return Err(error),

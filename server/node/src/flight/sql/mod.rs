@@ -145,16 +145,17 @@ impl FlightSql {
         let context = context(request.metadata())?;
         let command =
             Any::decode(&*request.get_ref().cmd).map_err(|error| malformed("the command", &error))?;
-        let describe = |sql: &str| -> Result<SchemaRef, Status> {
+        let describe = async |sql: &str| -> Result<SchemaRef, Status> {
             let described = self
                 .controller()
-                .describe(statement(sql, context.clone(), Vec::new()))?;
+                .describe(statement(sql, context.clone(), Vec::new()))
+                .await?;
             Ok(described.schema.unwrap_or_else(|| Arc::new(Schema::empty())))
         };
         let schema = match Command::try_from(command).map_err(arrow_error)? {
-            Command::CommandStatementQuery(query) => describe(&query.query)?,
+            Command::CommandStatementQuery(query) => describe(&query.query).await?,
             Command::CommandPreparedStatementQuery(query) => {
-                describe(&self.prepared.get(&query.prepared_statement_handle)?.sql)?
+                describe(&self.prepared.get(&query.prepared_statement_handle)?.sql).await?
             }
             Command::CommandGetCatalogs(command) => command.into_builder().schema(),
             Command::CommandGetDbSchemas(command) => command.into_builder().schema(),
@@ -489,7 +490,8 @@ impl FlightSqlService for FlightSql {
         let context = context(request.metadata())?;
         let described = self
             .controller()
-            .describe(statement(&query.query, context, Vec::new()))?;
+            .describe(statement(&query.query, context, Vec::new()))
+            .await?;
         let fields = described.parameters.iter().enumerate();
         let fields = fields
             .map(|(index, found)| Field::new((index + 1).to_string(), parameters::wire_type(found), true));
