@@ -12,7 +12,6 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, FixedOffset, TimeZone};
 use chrono_tz::Tz;
 use serde_json::{Map, Number, Value};
-use trilith_proto::column::{ColumnType, of_field};
 use trilith_proto::interval::iso;
 
 /// How values look.
@@ -118,24 +117,16 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
     let columns: Vec<Vec<Value>> = batch
         .columns()
         .iter()
-        .zip(batch.schema().fields())
-        .map(|(column, field)| {
-            let json = matches!(of_field(field), ColumnType::Complex(name) if name == "json");
-            (0..batch.num_rows())
-                .map(|row| top(column, row, style, json))
-                .collect()
-        })
+        .map(|column| (0..batch.num_rows()).map(|row| top(column, row, style)).collect())
         .collect();
     (0..batch.num_rows())
         .map(|row| columns.iter().map(|column| column[row].clone()).collect())
         .collect()
 }
 
-fn top(column: &ArrayRef, row: usize, style: Style, json: bool) -> Value {
+fn top(column: &ArrayRef, row: usize, style: Style) -> Value {
     let value = value(column, row, style);
     match (&value, style) {
-        // A multi-value string is a list in JSON.
-        (Value::String(text), Style::Report { .. }) if json => serde_json::from_str(text).unwrap_or(value),
         (Value::Array(_), Style::Sql { stringify: true, .. } | Style::Report { .. }) => {
             Value::String(value.to_string())
         }

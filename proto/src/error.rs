@@ -279,7 +279,12 @@ impl ApiError {
             .get_details_error_info()
             .filter(|info| info.domain == DOMAIN)
         else {
-            let category = Category::of_code(status.code());
+            // What tonic says when the deadline of a call passes on this side.
+            let expired = status.code() == Code::Cancelled && message == "Timeout expired";
+            let category = match expired {
+                true => Category::Timeout,
+                false => Category::of_code(status.code()),
+            };
             return ApiError::new(category, Persona::Operator, "general", message);
         };
         let mut metadata = info.metadata;

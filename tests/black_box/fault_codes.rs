@@ -25,17 +25,8 @@ async fn check(server: &Server, sql: &str, context: Value, expected: Value, name
     assert_eq!(json!(error), expected, "{sql}");
 }
 
-/// Errors of tasks that are refused at once: the code, and the fields as text.
-async fn refused(server: &Server, sql: &str, context: Value, code: &str, fields: Value) {
-    let (status, body) = server
-        .post("/druid/v2/sql/task", json!({"query": sql, "context": context}))
-        .await;
-    let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, body["state"].as_str()), (429, Some("FAILED")), "{body}");
-    let error = &body["error"];
-    assert_eq!(error["errorCode"], code, "{error}");
-    assert_eq!(error["category"], "CAPACITY_EXCEEDED", "{error}");
-    assert_eq!(error["context"], fields, "{error}");
+fn replace(rows: &str, granularity: &str) -> String {
+    format!("REPLACE INTO t OVERWRITE ALL SELECT {rows} PARTITIONED BY {granularity}")
 }
 
 fn numbers(count: usize) -> String {
@@ -78,9 +69,6 @@ async fn bad_data_is_named_by_file_row_and_column() {
 #[tokio::test]
 async fn what_cannot_be_stored_is_named() {
     let server = Server::start(&["--worker-slots", "1"]);
-    let replace = |rows: &str, granularity: &str| {
-        format!("REPLACE INTO t OVERWRITE ALL SELECT {rows} PARTITIONED BY {granularity}")
-    };
     check(
         &server,
         &replace(
@@ -149,11 +137,11 @@ async fn what_cannot_be_stored_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_too_many_is_refused_at_once() {
+async fn what_is_too_many_fails_the_task() {
     let server = Server::start(&["--worker-slots", "1"]);
     let names: Vec<String> = (0..1600).map(|n| format!("c{n}")).collect();
     let columns: Vec<String> = names.iter().map(|name| format!("1 AS {name}")).collect();
-    refused(
+    check(
         &server,
         &format!(
             "REPLACE INTO t OVERWRITE ALL SELECT {} PARTITIONED BY ALL CLUSTERED BY {}",
@@ -161,19 +149,65 @@ async fn what_is_too_many_is_refused_at_once() {
             names.join(", ")
         ),
         json!({}),
-        "TooManyClusteredByColumns",
-        json!({"numColumns": "1600", "maxColumns": "1500", "stage": "0"}),
+        json!({"errorCode": "TooManyClusteredByColumns", "numColumns": 1601, "maxColumns": 1500, "stage": 0}),
+        &["1601", "1500"],
     )
     .await;
-    refused(
+    check(
+        &server,
+        &replace(
+            "TIMESTAMP '2024-01-05' AS __time, 1 AS a, 2 AS b, 3 AS c",
+            "DAY CLUSTERED BY a, b, c",
+        ),
+        json!({"maxClusteredByColumns": 4}),
+        json!({"errorCode": "TooManyClusteredByColumns", "numColumns": 5, "maxColumns": 4, "stage": 0}),
+        &["5", "4"],
+    )
+    .await;
+    let wide: Vec<String> = (0..2000).map(|n| format!("1 AS c{n}")).collect();
+    check(
+        &server,
+        &replace(
+            &format!("TIMESTAMP '2024-01-05' AS __time, {}", wide[1..].join(", ")),
+            "DAY",
+        ),
+        json!({}),
+        json!({"errorCode": "TooManyColumns", "numColumns": 2002, "maxColumns": 2000}),
+        &["2002", "2000"],
+    )
+    .await;
+    check(
         &server,
         &format!("SELECT n FROM {}", inline("{\"n\":1}", "n long")),
         json!({"maxNumTasks": 1500}),
-        "TooManyWorkers",
-        json!({"workers": "1499", "maxWorkers": "1000"}),
+        json!({"errorCode": "TooManyWorkers", "workers": 1499, "maxWorkers": 1000}),
+        &["1499", "1000"],
     )
     .await;
-    assert_eq!(server.rows("SELECT COUNT(*) FROM sys.tasks").await, [[json!(0)]]);
+    check(
+        &server,
+        &replace(
+            &format!(
+                "TIMESTAMP '2024-01-05' AS __time, n FROM {}",
+                inline(&numbers(50), "n long")
+            ),
+            "ALL",
+        ),
+        json!({"maxNumSegments": 1, "rowsPerSegment": 10}),
+        json!({
+            "errorCode": "TooManySegmentsInTimeChunk",
+            "timeChunk": "1970-01-01T00:00:00.000Z",
+            "numSegments": 5,
+            "maxNumSegments": 1,
+            "segmentGranularity": "ALL",
+        }),
+        &["maxNumSegments"],
+    )
+    .await;
+    assert_eq!(
+        server.rows("SELECT COUNT(*) FROM sys.segments").await,
+        [[json!(0)]]
+    );
 }
 
 #[tokio::test]

@@ -308,15 +308,11 @@ async fn rows_of_1990_columns_fit_and_2001_are_too_many() {
         [[json!(rows), json!(rows * 1989)]]
     );
     assert_peak(&server);
-    let (status, text) = server
-        .post(
-            "/druid/v2/sql/task",
-            json!({"query": statement(2001), "context": context}),
-        )
-        .await;
-    assert_eq!(status, 429, "{text}");
-    let error: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(error["error"]["errorCode"], "TooManyColumns", "{text}");
+    let task = server.submit(&statement(2001), context).await;
+    assert_eq!(server.wait(&task).await["statusCode"], "FAILED");
+    let report = server.report(&task).await;
+    let error = &report["status"]["errorReport"]["error"];
+    assert_eq!(error["errorCode"], "TooManyColumns", "{error}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Server, extern_json, files, inline, stalled_source, worker};
+use crate::harness::{PATIENCE, Server, edits_file, extern_json, files, inline, stalled_source, worker};
 
 /// A file whose lines have all lengths, with characters of several bytes.
 fn lines(rows: usize) -> String {
@@ -147,14 +147,11 @@ async fn files_are_assigned_as_max_and_auto_say() {
         )
         .await;
     assert_eq!(status, 400, "{text}");
-    let (status, text) = server
-        .post(
-            "/druid/v2/sql/task",
-            json!({"query": sql, "context": {"maxNumTasks": 1_002}}),
-        )
-        .await;
-    assert_eq!(status, 429, "{text}");
-    assert!(text.contains("1001 workers; at most 1000"), "{text}");
+    let task = server.submit(&sql, json!({"maxNumTasks": 1_002})).await;
+    let status = server.wait(&task).await;
+    assert_eq!(status["statusCode"], "FAILED", "{status}");
+    let message = status["errorMsg"].as_str().unwrap();
+    assert!(message.contains("1001 workers; at most 1000"), "{message}");
 }
 
 #[tokio::test]
@@ -385,5 +382,50 @@ async fn independent_stages_run_together_if_they_may() {
     for stages in [1, 2, 5] {
         let report = server.run(&sql, context(stages)).await;
         assert_eq!(report["results"]["results"], json!(expected));
+    }
+}
+
+/// Statements whose stages differ in how many workers they may have.
+const SHAPES: [&str; 14] = [
+    "SELECT a.channel, COUNT(*) FROM (SELECT * FROM edits ORDER BY page LIMIT 50) AS a INNER JOIN edits AS b ON a.page = b.page GROUP BY a.channel",
+    "SELECT a.page, b.added FROM (SELECT page FROM edits ORDER BY added DESC, page LIMIT 3) a INNER JOIN edits b ON a.page = b.page",
+    "SELECT COUNT(*) FROM edits WHERE channel = (SELECT channel FROM edits ORDER BY __time DESC, page LIMIT 1 OFFSET 6)",
+    "SELECT channel, COUNT(*) FROM edits WHERE channel IN (SELECT channel FROM edits WHERE added > 5000 GROUP BY channel ORDER BY channel DESC) GROUP BY 1",
+    "SELECT channel, COUNT(*) FROM edits WHERE channel NOT IN (SELECT channel FROM edits WHERE added > 5000 AND channel IS NOT NULL) GROUP BY 1",
+    "SELECT a.channel, a.n, b.m FROM (SELECT channel, COUNT(*) AS n FROM edits GROUP BY 1) a LEFT JOIN (SELECT channel, MAX(added) AS m FROM edits WHERE added > 5000 GROUP BY 1) b ON a.channel = b.channel",
+    "SELECT COALESCE(a.channel, b.channel), a.n, b.n FROM (SELECT channel, COUNT(*) AS n FROM edits WHERE added > 5000 GROUP BY 1) a FULL JOIN (SELECT channel, COUNT(*) AS n FROM edits WHERE added < 20 GROUP BY 1) b ON a.channel = b.channel",
+    "SELECT COUNT(*) FROM (SELECT DISTINCT page FROM edits LIMIT 7)",
+    "SELECT COUNT(*) FROM (SELECT channel FROM edits GROUP BY channel LIMIT 4)",
+    "SELECT COUNT(*), SUM(n) FROM (SELECT COUNT(*) AS n FROM edits UNION ALL SELECT SUM(added) FROM edits UNION ALL SELECT COUNT(*) FROM edits)",
+    "SELECT COUNT(*) FROM (SELECT * FROM (SELECT COUNT(*) AS n FROM edits UNION ALL SELECT SUM(added) FROM edits UNION ALL SELECT COUNT(*) FROM edits) LIMIT 2)",
+    "SELECT n FROM (SELECT COUNT(*) AS n FROM edits UNION ALL SELECT SUM(added) FROM edits) ORDER BY n",
+    "SELECT COUNT(*) FROM (SELECT channel FROM edits UNION ALL SELECT page FROM edits LIMIT 3)",
+    "SELECT channel, ROW_NUMBER() OVER (ORDER BY channel) FROM (SELECT channel FROM edits GROUP BY channel ORDER BY channel LIMIT 5)",
+];
+
+#[tokio::test]
+async fn stages_of_one_worker_and_of_several_meet() {
+    let server = Server::start(&["--worker-slots", "4"]);
+    let path = server.input("edits.json.gz", edits_file());
+    let table = files(&[path], "time string, channel string, page string, added long");
+    let ingest = format!(
+        "REPLACE INTO edits OVERWRITE ALL SELECT TIME_PARSE(\"time\") AS __time, channel, page, added FROM {table} \
+         PARTITIONED BY HOUR CLUSTERED BY channel"
+    );
+    server.run(&ingest, json!({})).await;
+    for sql in SHAPES {
+        let mut expected = server.rows(sql).await;
+        expected.sort_by_key(|row| json!(row).to_string());
+        assert!(!expected.is_empty(), "{sql}");
+        for workers in [1, 2, 3] {
+            for join in ["broadcast", "sortMerge"] {
+                let context = json!({"maxNumTasks": workers + 1, "sqlJoinAlgorithm": join});
+                let report = server.run(sql, context).await;
+                let mut rows: Vec<Vec<Value>> =
+                    serde_json::from_value(report["results"]["results"].clone()).unwrap();
+                rows.sort_by_key(|row| json!(row).to_string());
+                assert_eq!(rows, expected, "{workers} workers, {join}: {sql}");
+            }
+        }
     }
 }

@@ -241,6 +241,41 @@ async fn tls_and_token_reach_every_call() {
     );
 }
 
+/// Standard output of `trilith sql`.
+async fn printed(server: &Server, args: &[&str]) -> String {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_trilith"))
+        .args(["sql", "--server", &server.grpc()])
+        .args(args)
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+#[tokio::test]
+async fn the_command_prints_json_and_explains_what_writes() {
+    let server = Server::start(&[]);
+    let sql = "SELECT ARRAY['x,y', NULL] AS a, TRUE AS b, 1.5 AS c, CAST(NULL AS VARCHAR) AS d, TIMESTAMP '2024-01-02 03:04:05' AS t";
+    let text = printed(&server, &["--format", "json", "-e", sql]).await;
+    let row: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let expected = json!({"a": ["x,y", null], "b": true, "c": 1.5, "d": null, "t": "2024-01-02T03:04:05Z"});
+    assert_eq!(row, expected);
+
+    let explain = "-- of a task\nEXPLAIN PLAN FOR INSERT INTO t SELECT TIMESTAMP '2024-01-01' AS __time, 1 AS x PARTITIONED BY DAY";
+    let text = printed(&server, &["-e", explain]).await;
+    assert!(
+        text.contains("\"targetDataSource\"") && text.contains("INSERT"),
+        "{text}"
+    );
+    assert_eq!(server.rows("SELECT COUNT(*) FROM sys.tasks").await, [[json!(0)]]);
+}
+
 #[tokio::test]
 async fn a_submission_whose_answer_is_lost_runs_once() {
     let server = Server::start(&[]);

@@ -20,6 +20,11 @@ use crate::harness::{PATIENCE, Server, edits_file, files, worker_with};
 
 /// Calls a method as a browser does: gRPC-web over HTTP/1.1. Returns (grpc-status, message bytes).
 async fn grpc_web(server: &Server, method: &str, message: Vec<u8>) -> (String, Vec<u8>) {
+    grpc_web_until(server, method, message, "60S").await
+}
+
+/// With a deadline.
+async fn grpc_web_until(server: &Server, method: &str, message: Vec<u8>, timeout: &str) -> (String, Vec<u8>) {
     let mut body = vec![0];
     body.extend((message.len() as u32).to_be_bytes());
     body.extend(message);
@@ -30,6 +35,7 @@ async fn grpc_web(server: &Server, method: &str, message: Vec<u8>) -> (String, V
         .post(format!("http://{}/{method}", server.grpc()))
         .header("content-type", "application/grpc-web+proto")
         .header("x-grpc-web", "1")
+        .header("grpc-timeout", timeout)
         .body(body)
         .send()
         .await
@@ -203,4 +209,25 @@ async fn a_statement_may_be_large() {
     assert_eq!(server.wait(&task).await["statusCode"], "SUCCESS");
     let rows = server.rows("SELECT SUM(x), SUM(y) FROM wide").await;
     assert_eq!(rows, [[json!(128), json!(128 << 16)]]);
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_is_named() {
+    let server = Server::start(&["--allow-http", "127.0.0.1"]);
+    let source = crate::harness::HeldSource::new("{\"n\":1}\n");
+    let request = trilith_proto::pb::query::InferSignatureRequest {
+        input_source_json: json!({"type": "http", "uris": [source.url]}).to_string(),
+        input_format_json: json!({"type": "json"}).to_string(),
+    };
+    let method = "trilith.query.v1.QueryService/InferSignature";
+    let (status, _) = grpc_web_until(&server, method, request.encode_to_vec(), "300m").await;
+    let deadline_exceeded = "4";
+    assert_eq!(status, deadline_exceeded);
+    let client = trilith_client::ConnectOptions::new(server.grpc())
+        .deadline(std::time::Duration::from_millis(300))
+        .connect()
+        .unwrap();
+    let error = client.infer_signature(request).await.unwrap_err().to_api();
+    source.release();
+    assert_eq!(error.category, trilith_proto::error::Category::Timeout, "{error}");
 }

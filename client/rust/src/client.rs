@@ -260,7 +260,10 @@ impl Client {
         &self,
         request: queries::InferSignatureRequest,
     ) -> Result<queries::InferSignatureResponse, ClientError> {
-        Ok(self.queries().infer_signature(request).await?.into_inner())
+        self.read(request, |request| async {
+            self.queries().infer_signature(request).await
+        })
+        .await
     }
 
     /// Stops a statement that runs at once.

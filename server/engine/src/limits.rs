@@ -3,7 +3,7 @@
 /// Columns of a stage's output; above it `TooManyColumns`.
 pub const COLUMNS_MAX: usize = 2_000;
 /// Cluster-by columns of a stage; above it `TooManyClusteredByColumns`.
-pub const CLUSTERED_BY_COLUMNS_MAX: usize = 1_500;
+pub const CLUSTERED_BY_COLUMNS_MAX: u64 = 1_500;
 /// Workers of a stage; above it `TooManyWorkers`.
 pub const WORKERS_MAX: u32 = 1_000;
 /// Output partitions of a stage; above it `TooManyPartitions`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Builder, Float64Builder, Int64Builder, ListBuilder, StringBuilder};
+use arrow::datatypes::TimestampMillisecondType;
 use serde_json::Value as Json;
 use trilith_proto::column::ColumnType;
 
@@ -171,7 +172,11 @@ impl Column {
     pub(crate) fn finish(&mut self) -> ArrayRef {
         match &mut self.builder {
             Builder::Text(builder) | Builder::Json(builder) => Arc::new(builder.finish()),
-            Builder::Long(builder) | Builder::Time(builder) => Arc::new(builder.finish()),
+            Builder::Long(builder) => Arc::new(builder.finish()),
+            Builder::Time(builder) => {
+                let times = builder.finish().reinterpret_cast::<TimestampMillisecondType>();
+                Arc::new(times.with_timezone("UTC"))
+            }
             Builder::Double(builder) => Arc::new(builder.finish()),
             Builder::Float(builder) => Arc::new(builder.finish()),
             Builder::Texts(builder) => Arc::new(builder.finish()),

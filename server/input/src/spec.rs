@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trilith_proto::column::{self, ColumnType};
@@ -144,15 +144,12 @@ impl ExternSpec {
         }
     }
 
-    /// Columns as batches have them. `__time` stays a number of milliseconds.
+    /// Columns as batches have them; `__time` is a TIMESTAMP.
     pub fn schema(&self) -> SchemaRef {
         let fields: Vec<Field> = self
             .signature
             .iter()
-            .map(|(name, column_type)| match name.as_str() {
-                "__time" => Field::new(name, DataType::Int64, true),
-                _ => column::to_field(name, column_type, false),
-            })
+            .map(|(name, column_type)| column::to_field(name, column_type, name == "__time"))
             .collect();
         Arc::new(Schema::new(fields))
     }

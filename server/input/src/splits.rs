@@ -120,6 +120,10 @@ fn list_local(
     files: &[String],
     policy: &Policy,
 ) -> Result<Vec<Split>, Fault> {
+    let listed = files
+        .iter()
+        .map(|file| policy.local(Path::new(file)))
+        .collect::<Result<Vec<PathBuf>, _>>()?;
     let mut paths: Vec<PathBuf> = Vec::new();
     if let Some(base) = base_dir {
         let root = policy.local(Path::new(base))?;
@@ -134,16 +138,15 @@ fn list_local(
             let entry = entry.map_err(|error| Fault::unknown(format!("cannot list [{base}]: {error}")))?;
             let name = Path::new(entry.file_name());
             if entry.file_type().is_file() && pattern.is_match(name) {
-                paths.push(policy.local(entry.path())?);
+                let path = policy.local(entry.path())?;
+                if !listed.contains(&path) {
+                    paths.push(path);
+                }
             }
         }
     }
-    for file in files {
-        let path = policy.local(Path::new(file))?;
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
-    }
+    // A file that is listed twice is read twice.
+    paths.extend(listed);
     let mut splits = Vec::with_capacity(paths.len());
     for path in paths {
         let metadata = path

@@ -4,6 +4,7 @@ mod advertise;
 mod compute;
 pub mod config;
 mod cors;
+mod deadline;
 pub mod demo;
 mod flight;
 mod machine;

@@ -24,7 +24,7 @@ struct Program {
 #[derive(Subcommand)]
 enum Command {
     /// Run the server: controller, workers, gRPC, Flight, HTTP gateway.
-    Server(ServerOptions),
+    Server(Box<ServerOptions>),
     /// Run a worker process for a server.
     Worker(WorkerOptions),
     /// Run an HTTP gateway in front of a server.
@@ -86,7 +86,7 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode, StartError> {
     match command {
         Command::Server(options) => {
-            server::run(options, stop_signal()?, |addresses| {
+            server::run(*options, stop_signal()?, |addresses| {
                 ready(&serde_json::json!({
                     "http": addresses.http.to_string(),
                     "grpc": addresses.grpc.to_string(),

@@ -29,6 +29,7 @@ use crate::advertise::{outward, with_port};
 use crate::compute::Compute;
 use crate::config::{ServerOptions, durable_settings, memory_limit, task_disk_limit};
 use crate::cors::CorsLayer;
+use crate::deadline::DeadlineLayer;
 use crate::flight::Flight;
 use crate::machine::cores;
 use crate::parts::{ProcessLimits, StartError, memory_bounds, worker_config};
@@ -224,6 +225,7 @@ async fn grpc_server(
         .accept_http1(true)
         .layer(CorsLayer::new(origins))
         .layer(tonic_web::GrpcWebLayer::new())
+        .layer(DeadlineLayer)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(tasks)

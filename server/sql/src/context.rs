@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use trilith_proto::error::{ApiError, Category, Persona};
+use trilith_proto::interval::parse_instant;
 
 /// A checked query context.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +64,7 @@ const INTEGERS: &[(&str, i64)] = &[
     ("maxInputBytesPerWorker", 1),
     ("minInputRangeBytes", 1),
     ("maxPartitions", 1),
+    ("maxClusteredByColumns", 1),
     ("maxConcurrentStages", 1),
     ("taskLockTimeout", 0),
     ("maxRowsMaterializedInWindow", 1),
@@ -201,6 +203,7 @@ impl QueryContext {
             ));
         }
         context.zone()?;
+        context.current_timestamp()?;
         if let Some(value) = context.map.get("sqlQueryId") {
             let id = value
                 .as_str()
@@ -248,6 +251,25 @@ impl QueryContext {
             ))),
             Some(other) => Err(wrong("sqlTimeZone", other, "a string")),
         }
+    }
+
+    /// `sqlCurrentTimestamp`, in milliseconds.
+    fn current_timestamp(&self) -> Result<Option<i64>, ApiError> {
+        const KEY: &str = "sqlCurrentTimestamp";
+        match self.map.get(KEY) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => parse_instant(text).map(Some).ok_or_else(|| {
+                ApiError::invalid_input(format!(
+                    "Query context key [{KEY}]: [{text}] is no time; use ISO text such as 2000-01-01T00:00:00Z"
+                ))
+            }),
+            Some(other) => Err(wrong(KEY, other, "a string")),
+        }
+    }
+
+    /// What CURRENT_TIMESTAMP is, in milliseconds, unless it is the time of the statement.
+    pub fn current_timestamp_ms(&self) -> Option<i64> {
+        self.current_timestamp().unwrap_or(None)
     }
 
     /// Every key as it was given.
@@ -311,6 +333,16 @@ impl QueryContext {
     /// `maxPartitions` of a stage's output, if given.
     pub fn max_partitions(&self) -> Option<u64> {
         self.given("maxPartitions")
+    }
+
+    /// It came through the statements API, which keeps the format of its rows here.
+    pub fn is_statement(&self) -> bool {
+        self.map.contains_key("__resultFormat")
+    }
+
+    /// `maxClusteredByColumns`.
+    pub fn max_clustered_by_columns(&self) -> Option<u64> {
+        self.given("maxClusteredByColumns")
     }
 
     /// `maxConcurrentStages`: stages of the task that run at the same time, at least 1.

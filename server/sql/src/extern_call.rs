@@ -55,12 +55,15 @@ pub(crate) struct RawExtern {
     span: Span,
 }
 
-/// Replaces every call by a placeholder.
-pub(crate) fn take(body: Vec<TokenWithSpan>) -> Result<(Vec<TokenWithSpan>, Vec<RawExtern>), ApiError> {
+/// Replaces every call by a placeholder. `first_parameter` is the number of the first `?`.
+pub(crate) fn take(
+    body: Vec<TokenWithSpan>,
+    first_parameter: usize,
+) -> Result<(Vec<TokenWithSpan>, Vec<RawExtern>), ApiError> {
     let mut out = Vec::with_capacity(body.len());
     let mut externs = Vec::new();
     let mut tokens = Tokens::from(body);
-    let mut parameters = 0;
+    let mut parameters = first_parameter;
     while let Some(mut token) = tokens.next() {
         if let Token::Placeholder(written) = &mut token.token {
             // Those inside of calls are gone when the rest is counted.

@@ -9,7 +9,7 @@ use crate::context::QueryContext;
 use crate::error::{at, validation};
 use crate::names::{Names, outer_select};
 use crate::partitioning::overwrite_intervals;
-use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup};
+use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup, SqlParameter};
 use crate::statement::{Overwrite, Target};
 use crate::stored;
 
@@ -45,6 +45,7 @@ pub(crate) fn draft(
     names: &Names,
     partitioned_by: Option<Granularity>,
     clustered_by: &[OrderByExpr],
+    parameters: &[SqlParameter],
     context: &QueryContext,
 ) -> Result<Draft, ApiError> {
     let operation = if target.overwrite.is_some() {
@@ -76,9 +77,10 @@ pub(crate) fn draft(
         None => None,
         Some(Overwrite::All) => Some(vec![ETERNITY]),
         Some(Overwrite::Intervals(intervals)) => Some(intervals.clone()),
-        Some(Overwrite::Where(condition)) => Some(overwrite_intervals(
+        Some(Overwrite::Where { condition, .. }) => Some(overwrite_intervals(
             condition,
             granularity,
+            parameters,
             &context.sql_time_zone(),
         )?),
     };

@@ -1,13 +1,15 @@
 //! PARTITIONED BY, CLUSTERED BY and OVERWRITE WHERE.
 
-use sqlparser::ast::{BinaryOperator, Expr, OrderByExpr, UnaryOperator};
+use serde_json::Value as Json;
+use sqlparser::ast::{BinaryOperator, Expr, OrderByExpr, UnaryOperator, Value, ValueWithSpan};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use trilith_proto::error::ApiError;
-use trilith_proto::interval::{ETERNITY, Granularity, Interval};
+use trilith_proto::interval::{ETERNITY, Granularity, Interval, parse_instant};
 
 use crate::error::{parse_error, validation};
+use crate::plan::SqlParameter;
 use crate::rewrite::timestamp_literal;
 use crate::statement::{Tokens, misplaced};
 
@@ -138,9 +140,11 @@ fn close(tokens: &mut Tokens, granularity: Granularity) -> Result<Granularity, A
 pub(crate) fn overwrite_intervals(
     condition: &Expr,
     granularity: Granularity,
+    parameters: &[SqlParameter],
     zone: &str,
 ) -> Result<Vec<Interval>, ApiError> {
-    let intervals = intervals(condition, zone)?;
+    let bounds = Bounds { parameters, zone };
+    let intervals = intervals(condition, &bounds)?;
     if intervals.is_empty() {
         return Err(validation(
             "The OVERWRITE WHERE clause [".to_owned()
@@ -171,13 +175,43 @@ fn only_time() -> ApiError {
     )
 }
 
-fn intervals(condition: &Expr, zone: &str) -> Result<Vec<Interval>, ApiError> {
+/// What the times of a condition depend on.
+struct Bounds<'a> {
+    parameters: &'a [SqlParameter],
+    zone: &'a str,
+}
+
+impl Bounds<'_> {
+    /// The time of a numbered `?`.
+    fn parameter(&self, written: &str) -> Result<i64, ApiError> {
+        let index: usize = written.trim_start_matches('?').parse().unwrap_or(0);
+        let parameter = self
+            .parameters
+            .get(index)
+            .ok_or_else(|| validation(format!("No value bound for dynamic parameter position [{index}]")))?;
+        let time = match &parameter.value {
+            Json::Number(ms) => ms.as_i64(),
+            Json::String(text) => {
+                parse_instant(text).or_else(|| trilith_functions::parse_timestamp(text, self.zone))
+            }
+            _ => None,
+        };
+        time.ok_or_else(|| {
+            let value = &parameter.value;
+            validation(format!(
+                "Parameter [{index}] of OVERWRITE WHERE must be a TIMESTAMP, not [{value}]"
+            ))
+        })
+    }
+}
+
+fn intervals(condition: &Expr, bounds: &Bounds<'_>) -> Result<Vec<Interval>, ApiError> {
     match condition {
-        Expr::Nested(inner) => intervals(inner, zone),
+        Expr::Nested(inner) => intervals(inner, bounds),
         Expr::UnaryOp {
             op: UnaryOperator::Not,
             expr,
-        } => Ok(complement(intervals(expr, zone)?)),
+        } => Ok(complement(intervals(expr, bounds)?)),
         Expr::Between {
             expr,
             negated,
@@ -185,7 +219,7 @@ fn intervals(condition: &Expr, zone: &str) -> Result<Vec<Interval>, ApiError> {
             high,
         } => {
             is_time(expr)?;
-            let (low, high) = (literal(low, zone)?, literal(high, zone)?);
+            let (low, high) = (literal(low, bounds)?, literal(high, bounds)?);
             let inside: Vec<Interval> = Some(Interval::new(low, high + 1))
                 .filter(|i| !i.is_empty())
                 .into_iter()
@@ -196,19 +230,22 @@ fn intervals(condition: &Expr, zone: &str) -> Result<Vec<Interval>, ApiError> {
             left,
             op: BinaryOperator::And,
             right,
-        } => Ok(intersection(&intervals(left, zone)?, &intervals(right, zone)?)),
+        } => Ok(intersection(
+            &intervals(left, bounds)?,
+            &intervals(right, bounds)?,
+        )),
         Expr::BinaryOp {
             left,
             op: BinaryOperator::Or,
             right,
         } => {
-            let mut all = intervals(left, zone)?;
-            all.extend(intervals(right, zone)?);
+            let mut all = intervals(left, bounds)?;
+            all.extend(intervals(right, bounds)?);
             Ok(union(all))
         }
         Expr::BinaryOp { left, op, right } => {
             is_time(left)?;
-            let ms = literal(right, zone)?;
+            let ms = literal(right, bounds)?;
             let interval = match op {
                 BinaryOperator::Gt => Interval::new(ms + 1, ETERNITY.end_ms),
                 BinaryOperator::GtEq => Interval::new(ms, ETERNITY.end_ms),
@@ -229,9 +266,13 @@ fn is_time(expr: &Expr) -> Result<(), ApiError> {
     }
 }
 
-fn literal(expr: &Expr, zone: &str) -> Result<i64, ApiError> {
+fn literal(expr: &Expr, bounds: &Bounds<'_>) -> Result<i64, ApiError> {
     match expr {
-        Expr::TypedString(literal) => timestamp_literal(literal, zone),
+        Expr::TypedString(literal) => timestamp_literal(literal, bounds.zone),
+        Expr::Value(ValueWithSpan {
+            value: Value::Placeholder(written),
+            ..
+        }) => bounds.parameter(written),
         _ => Err(only_time()),
     }
 }

@@ -28,6 +28,7 @@ use crate::error::{at, planning, validation};
 use crate::extern_call::PLACEHOLDER;
 use crate::ingest;
 use crate::lateral;
+use crate::literals;
 use crate::multi_value;
 use crate::names;
 use crate::parameters::Bound;
@@ -308,7 +309,8 @@ pub(crate) fn plan_parts(
     let names = names::name_columns(&mut query, target.is_some());
     let original = (query.clone(), clustered_by.clone());
     let place = |name: &str| names::find(&original.0, name).or_else(|| names::find(&original.1, name));
-    let now_ms = statement.now_ms.unwrap_or_else(now_ms);
+    let started_ms = statement.now_ms.unwrap_or_else(now_ms);
+    let now_ms = context.current_timestamp_ms().unwrap_or(started_ms);
     let bound = Bound::Values(&statement.parameters);
     rewrite::rewrite(&mut query, &context, bound, now_ms)?;
     let draft = match target {
@@ -321,6 +323,7 @@ pub(crate) fn plan_parts(
                 &names,
                 partitioned_by,
                 &keys,
+                &statement.parameters,
                 &context,
             )?)
         }
@@ -347,6 +350,7 @@ pub(crate) fn plan_parts(
     let unnest = context.unnest_multi_values();
     let plan = lateral::unnest(plan, &state)
         .and_then(|plan| lateral::single_rows(plan, &state))
+        .and_then(literals::conform)
         .map_err(|error| planning(&error, place))?;
     let plan = state
         .analyzer()
@@ -394,7 +398,7 @@ pub(crate) fn plan_parts(
         sql,
         parameters: statement.parameters,
         query_id,
-        now_ms,
+        now_ms: started_ms,
     })
 }
 

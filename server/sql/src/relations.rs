@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Expr, ExprWithAlias, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause,
-    NullInclusion, ObjectName, OrderByKind, PivotValueSource, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableFactor, Value, VisitMut, VisitorMut,
+    NullInclusion, ObjectName, OrderByExpr, OrderByKind, PivotValueSource, Query, Select, SelectItem,
+    SetExpr, Spanned, TableAlias, TableFactor, Value, VisitMut, VisitorMut,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
@@ -16,6 +16,7 @@ use crate::catalog::{Catalog, ExternCall};
 use crate::error::{at, validation};
 use crate::extern_call::PLACEHOLDER;
 use crate::provider::qualified;
+use crate::subqueries;
 use crate::windows;
 
 /// Rewrites every query, the inner ones first.
@@ -24,6 +25,7 @@ pub(crate) fn rewrite(
     catalog: &dyn Catalog,
     calls: &[ExternCall],
 ) -> Result<(), ApiError> {
+    subqueries::rewrite(query)?;
     let mut with = HashMap::new();
     let _all: ControlFlow<()> = sqlparser::ast::Visit::visit(query, &mut With(&mut with));
     let mut rewriter = Rewriter {
@@ -58,11 +60,17 @@ impl VisitorMut for Rewriter<'_> {
     type Break = ApiError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<ApiError> {
+        if let Some(order_by) = &query.order_by
+            && let OrderByKind::Expressions(keys) = &order_by.kind
+        {
+            step(null_order(keys))?;
+        }
         order_by_place(query);
         step(fetch(query))
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<ApiError> {
+        subqueries::group_by_nothing(select);
         step(windows::check_select(select))
     }
 
@@ -94,6 +102,20 @@ fn step(result: Result<(), ApiError>) -> ControlFlow<ApiError> {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => ControlFlow::Break(error),
     }
+}
+
+/// NULL comes first in ascending and last in descending order.
+pub(crate) fn null_order(keys: &[OrderByExpr]) -> Result<(), ApiError> {
+    for key in keys {
+        let descending = key.options.asc == Some(false);
+        let message = match (descending, key.options.nulls_first) {
+            (true, Some(true)) => "DESCENDING ordering with NULLS FIRST is not supported!",
+            (false, Some(false)) => "ASCENDING ordering with NULLS LAST is not supported!",
+            _ => continue,
+        };
+        return Err(at(message, key.expr.span()));
+    }
+    Ok(())
 }
 
 /// FETCH FIRST n ROWS ONLY → LIMIT n

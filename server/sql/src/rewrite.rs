@@ -172,7 +172,7 @@ fn first_value(args: &mut Vec<FunctionArg>) -> Option<Expr> {
     Some(case(conditions.collect(), last))
 }
 
-fn case(conditions: Vec<CaseWhen>, else_result: Option<Box<Expr>>) -> Expr {
+pub(crate) fn case(conditions: Vec<CaseWhen>, else_result: Option<Box<Expr>>) -> Expr {
     Expr::Case {
         case_token: AttachedToken::empty(),
         end_token: AttachedToken::empty(),
@@ -509,6 +509,15 @@ impl Rewriter<'_> {
                 "COUNT(DISTINCT …) takes one column; count the rows of a SELECT DISTINCT instead",
             ));
         }
+        if list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+            && self.approximate
+            && function.over.is_none()
+            && NEVER_DISTINCT.contains(&name.as_str())
+        {
+            return Err(validation(format!(
+                "Aggregation [{name}] with DISTINCT is not supported; aggregate the rows of a SELECT DISTINCT, or set useApproximateCountDistinct to false"
+            )));
+        }
         if matches!(name.as_str(), "COALESCE" | "NVL" | "IFNULL")
             && let Some(first) = first_value(&mut list.args)
         {
@@ -601,6 +610,9 @@ impl Rewriter<'_> {
         }
     }
 }
+
+/// Aggregates for which DISTINCT needs a plan that exact counts have.
+const NEVER_DISTINCT: [&str; 2] = ["SUM", "AVG"];
 
 /// Units of TIMESTAMPADD and TIMESTAMPDIFF; an S may follow.
 const UNITS: [&str; 8] = [

@@ -35,7 +35,11 @@ pub(crate) struct Target {
 /// What a REPLACE removes.
 pub(crate) enum Overwrite {
     All,
-    Where(Box<Expr>),
+    Where {
+        condition: Box<Expr>,
+        /// How many `?` it has, numbered from 0.
+        parameters: usize,
+    },
     Intervals(Vec<Interval>),
 }
 
@@ -143,6 +147,10 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
         return Err(tokens.expected("FROM"));
     }
     let target = target(&mut tokens)?;
+    let first_parameter = match target.as_ref().and_then(|target| target.overwrite.as_ref()) {
+        Some(Overwrite::Where { parameters, .. }) => *parameters,
+        _ => 0,
+    };
     let last = tokens.tokens.last().cloned();
     let mut body = tokens.rest();
     if deletes {
@@ -167,7 +175,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
             None => not_a_query(body.first()),
         });
     }
-    let (body, externs) = extern_call::take(body)?;
+    let (body, externs) = extern_call::take(body, first_parameter)?;
     let query = query(syntax::betweens(syntax::calls(body)?))?;
     Ok(Parts {
         settings,
@@ -326,15 +334,32 @@ fn overwrite(tokens: &mut Tokens) -> Result<Overwrite, ApiError> {
     if !tokens.word("WHERE") {
         return Err(missing());
     }
-    let rest = tokens.tokens[tokens.at..].to_vec();
+    let mut rest = tokens.tokens[tokens.at..].to_vec();
+    let mut parameters = 0;
+    for token in &mut rest {
+        if let Token::Placeholder(written) = &mut token.token {
+            *written = format!("?{parameters}");
+            parameters += 1;
+        }
+    }
     let last = rest.last().cloned();
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(rest);
     let condition = parser
         .parse_expr()
         .map_err(|error| parse_error(&error, last.as_ref()))?;
-    tokens.at += parser.index();
-    Ok(Overwrite::Where(Box::new(condition)))
+    let read = parser.index();
+    let placeholder = |token: &&TokenWithSpan| matches!(token.token, Token::Placeholder(_));
+    let parameters = tokens.tokens[tokens.at..]
+        .iter()
+        .take(read)
+        .filter(placeholder)
+        .count();
+    tokens.at += read;
+    Ok(Overwrite::Where {
+        condition: Box::new(condition),
+        parameters,
+    })
 }
 
 /// The clauses behind the query: from PARTITIONED BY or CLUSTERED BY outside parentheses.

@@ -1,5 +1,6 @@
 //! Forms of Calcite that the parser does not read, as calls that it does, token by token.
 
+use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use trilith_proto::error::ApiError;
 
@@ -16,7 +17,15 @@ pub(crate) fn calls(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Ap
             .into_iter()
             .find(|name| opens && is_word(&tokens[at].token, name));
         let Some(name) = name else {
-            out.push(tokens[at].clone());
+            let mut token = tokens[at].clone();
+            // A column, not the function that the parser takes it for.
+            if is_word(&token.token, "USER")
+                && !opens
+                && let Token::Word(user) = &mut token.token
+            {
+                user.keyword = Keyword::NoKeyword;
+            }
+            out.push(token);
             at += 1;
             continue;
         };
@@ -85,7 +94,7 @@ fn word(name: &str) -> Token {
     Token::Word(Word {
         value: name.to_owned(),
         quote_style: None,
-        keyword: sqlparser::keywords::Keyword::NoKeyword,
+        keyword: Keyword::NoKeyword,
     })
 }
 

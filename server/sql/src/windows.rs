@@ -9,6 +9,7 @@ use sqlparser::ast::{
 use trilith_proto::error::ApiError;
 
 use crate::error::{at, validation};
+use crate::relations::null_order;
 
 /// Functions that need OVER.
 const WINDOW_ONLY: [&str; 10] = [
@@ -64,6 +65,9 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
                 "Window function [{name}] needs a literal number, not [{arg}]"
             )));
         }
+    }
+    if let WindowType::WindowSpec(spec) = over {
+        null_order(&spec.order_by)?;
     }
     if let WindowType::WindowSpec(spec) = over
         && let Some(frame) = &spec.window_frame

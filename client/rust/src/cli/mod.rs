@@ -53,7 +53,13 @@ impl ServerArg {
 #[derive(Debug, Clone, Args)]
 pub struct SqlArg {
     /// Statement.
-    #[arg(short = 'e', long = "execute", value_name = "SQL", conflicts_with = "file")]
+    #[arg(
+        short = 'e',
+        long = "execute",
+        value_name = "SQL",
+        conflicts_with = "file",
+        allow_hyphen_values = true
+    )]
     execute: Option<String>,
     /// File with the statement; "-" reads standard input.
     #[arg(short = 'f', long, value_name = "FILE")]
@@ -291,9 +297,12 @@ fn ingests(sql: &str) -> bool {
         .rfind(|part| !part.is_empty())
         .unwrap_or_default()
         .to_ascii_uppercase();
-    ["INSERT", "REPLACE", "DELETE"]
-        .iter()
-        .any(|verb| last.starts_with(verb))
+    let mut words = last
+        .split_whitespace()
+        .skip_while(|word| ["EXPLAIN", "PLAN", "FOR"].contains(word));
+    words
+        .next()
+        .is_some_and(|verb| ["INSERT", "REPLACE", "DELETE"].contains(&verb))
 }
 
 /// Submits a task; none for an EXPLAIN, which is printed.

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use arrow::json::WriterBuilder;
+use arrow::json::writer::LineDelimited;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use comfy_table::{Table, presets};
 use futures::TryStreamExt;
-use serde_json::Value;
 use trilith_proto::interval::iso;
 use trilith_proto::pb::datasource as datasources;
 use trilith_proto::pb::task as tasks;
@@ -41,10 +42,13 @@ pub(crate) async fn rows(
             writeln!(out, "{table}\n{count} rows")?;
         }
         Format::Json => {
+            let mut writer = WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, LineDelimited>(out);
             for batch in &batches {
-                let mut writer = arrow_json_lines(batch)?;
-                out.write_all(&std::mem::take(&mut writer))?;
+                writer.write(batch)?;
             }
+            writer.finish()?;
         }
         Format::Csv => {
             writeln!(
@@ -82,32 +86,6 @@ pub(crate) async fn rows(
         }
     }
     Ok(())
-}
-
-/// One JSON object per row.
-fn arrow_json_lines(batch: &RecordBatch) -> Result<Vec<u8>, CommandError> {
-    let mut out = Vec::new();
-    let schema = batch.schema();
-    for row in texts_of(batch)? {
-        let object: serde_json::Map<String, Value> = schema
-            .fields()
-            .iter()
-            .zip(row)
-            .map(|(field, text)| {
-                let value = match text {
-                    None => Value::Null,
-                    Some(text) if field.data_type().is_numeric() => {
-                        serde_json::from_str(&text).unwrap_or(Value::String(text))
-                    }
-                    Some(text) => Value::String(text),
-                };
-                (field.name().clone(), value)
-            })
-            .collect();
-        serde_json::to_writer(&mut out, &Value::Object(object)).map_err(std::io::Error::other)?;
-        out.push(b'\n');
-    }
-    Ok(out)
 }
 
 type Row = Vec<Option<String>>;

@@ -19,6 +19,7 @@ use super::pool::ProcessId;
 use super::publish::PublishError;
 use super::state::JobState;
 use crate::kernel::{Action, Attempt, Event, Held, HeldStep, Outcome};
+use crate::limits;
 use crate::worker::{HeldOrder, WorkOrder, WorkerCommand, WorkerEvent};
 
 /// How often deadlines are looked at.
@@ -102,6 +103,9 @@ impl Driver {
         let (controller, job) = (Arc::clone(&self.controller), Arc::clone(&self.job));
         self.work.spawn(async move {
             let locked = async {
+                let clustered_by_max = job.planned.context.max_clustered_by_columns();
+                job.graph
+                    .check(clustered_by_max.unwrap_or(limits::CLUSTERED_BY_COLUMNS_MAX))?;
                 controller.lock(&job, locks).await?;
                 controller.resumable(&job).await
             };

@@ -175,9 +175,7 @@ impl Controller {
             .assignment(job, spec)
             .plans(workers)
             .map_err(|error| Fault::from_error(&error))?;
-        let shuffle = spec
-            .exchange_shuffle(spec.max_workers)
-            .unwrap_or(trilith_exchange::Shuffle::Mix);
+        let shuffle = spec.exchange_shuffle().unwrap_or(trilith_exchange::Shuffle::Mix);
         Ok(plans
             .into_iter()
             .map(|plan| {

@@ -7,7 +7,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use serde_json::{Value, json};
 use trilith_exchange::SortKey;
 use trilith_proto::column::{self, ColumnType};
-use trilith_proto::error::ApiError;
+use trilith_proto::error::{ApiError, Category, Persona};
 use trilith_proto::fault::Fault;
 use trilith_proto::interval::Granularity;
 use trilith_sql::{Ingest, Planned, Statement};
@@ -77,6 +77,14 @@ impl Controller {
         .map_err(|error| planning_error(&error))?;
         let context = &planned.context;
         let configured = self.worker_config.exchange.durable().is_ok();
+        if !configured && context.durable_results() && context.is_statement() {
+            return Err(ApiError::new(
+                Category::InvalidInput,
+                Persona::Operator,
+                "general",
+                "The sql statement api cannot read from the select destination [durableStorage] provided in the query context [selectDestination] since it is not configured on the broker. It is recommended to configure durable storage as it allows the user to fetch large result sets: start the server with --durable-storage.",
+            ));
+        }
         // As in Druid, work that may run again keeps its rows where a lost worker cannot take them along.
         let durable = context.durable_shuffle_storage();
         if durable.unwrap_or(configured && context.fault_tolerance()) {

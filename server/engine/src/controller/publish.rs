@@ -12,7 +12,7 @@ use trilith_metadata::{
 };
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{PartitionNumber, StageNumber};
-use trilith_proto::interval::{ETERNITY, Interval, iso};
+use trilith_proto::interval::{ETERNITY, Granularity, Interval, iso};
 use trilith_proto::pb::task as pb;
 use trilith_segment::{SegmentRecord, ShardSpec, file_path, sync_ancestors};
 use trilith_sql::{Ingest, QueryContext};
@@ -178,8 +178,13 @@ impl Controller {
         if let Some(most) = job.planned.context.max_num_segments() {
             let full = chunks.iter().find(|chunk| chunk.partitions.len() as u64 > most);
             if let Some(chunk) = full {
+                // ALL is one chunk, that of the epoch.
+                let start_ms = match ingest.granularity {
+                    Granularity::All => 0,
+                    _ => chunk.interval.start_ms,
+                };
                 return Err(Fault::too_many_segments_in_time_chunk(
-                    &iso(chunk.interval.start_ms),
+                    &iso(start_ms),
                     chunk.partitions.len() as u64,
                     most,
                     ingest.granularity.name(),

@@ -116,10 +116,7 @@ pub fn shards(
             details: stopped,
         };
     }
-    let details = format!(
-        "Using[{}] CLUSTERED BY columns for 'range' shard specs, since all CLUSTERED BY fields are used.",
-        dimensions.len()
-    );
+    let details = "Using 'range' shard specs with all CLUSTERED BY fields.".to_owned();
     Shards {
         keys: dimensions.len(),
         dimensions,

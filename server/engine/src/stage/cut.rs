@@ -7,7 +7,6 @@ use datafusion::common::plan_datafusion_err;
 use datafusion::error::Result;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{Distribution, LexOrdering, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -17,17 +16,16 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use trilith_exchange::SortKey;
 use trilith_proto::column;
-use trilith_proto::fault::Fault;
 use trilith_proto::id::StageNumber;
 use trilith_proto::interval::Granularity;
 
 use super::describe;
 use super::graph::{OutputMode, OutputShuffle, StageGraph, StageSpec, leaves};
 use super::source::{Source, SourceExec};
-use super::{fault_error, group_by, joins, windows};
-use crate::limits;
+use super::{group_by, joins, windows};
 use crate::worker::SegmentSink;
 
 /// Settings of a job that shape its stages.
@@ -110,44 +108,10 @@ pub fn cut(
             Some(*sink)
         }
     };
-    check(&cutter.stages)?;
     Ok(StageGraph {
         stages: cutter.stages,
         sink,
     })
-}
-
-fn check(stages: &[StageSpec]) -> Result<()> {
-    for stage in stages {
-        if stage.max_workers > limits::WORKERS_MAX {
-            let (workers, max) = (stage.max_workers.into(), limits::WORKERS_MAX.into());
-            return Err(fault_error(Fault::too_many_workers(workers, max)));
-        }
-        if stage.signature.len() > limits::COLUMNS_MAX {
-            return Err(fault_error(Fault::too_many_columns(
-                stage.signature.len() as u64,
-                limits::COLUMNS_MAX as u64,
-            )));
-        }
-        let keys = match &stage.shuffle {
-            Some(
-                OutputShuffle::Sorted { keys, .. }
-                | OutputShuffle::Ranges { keys }
-                | OutputShuffle::Hash { keys, .. }
-                | OutputShuffle::Chunks { keys, .. },
-            ) => keys.len(),
-            _ => 0,
-        };
-        if keys > limits::CLUSTERED_BY_COLUMNS_MAX {
-            let fault = Fault::too_many_clustered_by_columns(
-                keys as u64,
-                limits::CLUSTERED_BY_COLUMNS_MAX as u64,
-                stage.number.0,
-            );
-            return Err(fault_error(fault));
-        }
-    }
-    Ok(())
 }
 
 impl Cutter {
@@ -236,7 +200,7 @@ impl Cutter {
     /// Runs on one worker, after an exchange if need be.
     pub(crate) fn single(&mut self, fragment: Fragment) -> Result<Fragment> {
         if fragment.single {
-            return Ok(fragment);
+            return Ok(one_partition(fragment));
         }
         self.exchanged(fragment, OutputShuffle::Mix)
     }
@@ -315,7 +279,14 @@ impl Cutter {
             plan,
             single: child.single,
         };
-        let mut reader = self.exchanged(child, OutputShuffle::Hash { columns, keys })?;
+        let mut reader = self.exchanged(
+            child,
+            OutputShuffle::Hash {
+                columns,
+                keys,
+                partitions: self.options.max_workers,
+            },
+        )?;
         if extended {
             reader.plan = first_columns(reader.plan, &schema)?;
         }
@@ -334,6 +305,7 @@ impl Cutter {
         let child = self.node(below, true)?;
         let schema = child.plan.schema();
         if child.single {
+            let child = one_partition(child);
             let sort = SortExec::new(merge.expr().clone(), child.plan).with_fetch(fetch);
             return Ok(Fragment {
                 plan: Arc::new(sort),
@@ -372,7 +344,7 @@ impl Cutter {
         if let Some(stage) = self.stages.last_mut() {
             stage.aggregate = true;
         }
-        let plan = replace_children_if_necessary(Arc::clone(last), vec![reader.plan])?;
+        let plan = replace_children_if_necessary(group_by::unlimited(last), vec![reader.plan])?;
         Ok(Fragment { plan, single: false })
     }
 
@@ -443,6 +415,17 @@ impl Cutter {
             feeds_segments: false,
             output: OutputMode::default(),
         });
+    }
+}
+
+/// A UNION ALL of parts that each run once has a partition for each of them.
+fn one_partition(fragment: Fragment) -> Fragment {
+    if fragment.plan.output_partitioning().partition_count() < 2 {
+        return fragment;
+    }
+    Fragment {
+        plan: Arc::new(CoalescePartitionsExec::new(fragment.plan)),
+        single: fragment.single,
     }
 }
 

@@ -6,6 +6,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use serde_json::{Value, json};
 use trilith_exchange::{Shuffle, SortKey};
 use trilith_proto::column::ColumnType;
+use trilith_proto::fault::Fault;
 use trilith_proto::id::StageNumber;
 use trilith_proto::interval::Granularity;
 use trilith_proto::pb::task as pb;
@@ -26,6 +27,8 @@ pub enum OutputShuffle {
         columns: Vec<usize>,
         /// Order inside a partition; empty when there is none.
         keys: Vec<SortKey>,
+        /// How many: the same for all stages, because a join reads the same partition of two of them.
+        partitions: u32,
     },
     /// Sorted, all in one partition.
     Sorted {
@@ -124,6 +127,45 @@ pub struct StageGraph {
 }
 
 impl StageGraph {
+    /// Fails if a stage is beyond a limit. Rows on their way into segments also have a column for their time chunk, and
+    /// one that tells equal keys apart.
+    pub fn check(&self, clustered_by_max: u64) -> std::result::Result<(), Fault> {
+        for stage in &self.stages {
+            if stage.max_workers > limits::WORKERS_MAX {
+                let (workers, max) = (stage.max_workers.into(), limits::WORKERS_MAX.into());
+                return Err(Fault::too_many_workers(workers, max));
+            }
+            let hidden = match &stage.shuffle {
+                Some(OutputShuffle::Chunks { time_column, .. }) => 1 + usize::from(time_column.is_some()),
+                _ => 0,
+            };
+            let columns = stage.signature.len() + hidden;
+            if columns > limits::COLUMNS_MAX {
+                return Err(Fault::too_many_columns(
+                    columns as u64,
+                    limits::COLUMNS_MAX as u64,
+                ));
+            }
+            let keys = match &stage.shuffle {
+                Some(
+                    OutputShuffle::Sorted { keys, .. }
+                    | OutputShuffle::Ranges { keys }
+                    | OutputShuffle::Hash { keys, .. }
+                    | OutputShuffle::Chunks { keys, .. },
+                ) => (keys.len() + hidden) as u64,
+                _ => 0,
+            };
+            if keys > clustered_by_max {
+                return Err(Fault::too_many_clustered_by_columns(
+                    keys,
+                    clustered_by_max,
+                    stage.number.0,
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps the rows that stages hand on in durable storage.
     pub fn make_durable(&mut self) {
         for stage in &mut self.stages {
@@ -203,13 +245,17 @@ impl StageSpec {
         )
     }
 
-    /// The exchange's view of the shuffle, for a number of partitions where that is free.
-    pub fn exchange_shuffle(&self, partitions: u32) -> Option<Shuffle> {
+    /// The exchange's view of the shuffle.
+    pub fn exchange_shuffle(&self) -> Option<Shuffle> {
         Some(match self.shuffle.as_ref()? {
             OutputShuffle::Mix => Shuffle::Mix,
-            OutputShuffle::Hash { columns, keys } => Shuffle::Hash {
-                columns: columns.clone(),
+            OutputShuffle::Hash {
+                columns,
+                keys,
                 partitions,
+            } => Shuffle::Hash {
+                columns: columns.clone(),
+                partitions: *partitions,
                 keys: keys.clone(),
             },
             OutputShuffle::Sorted { keys, limit } => Shuffle::Sort {
@@ -259,9 +305,13 @@ impl StageSpec {
         };
         match self.shuffle.as_ref()? {
             OutputShuffle::Mix => report.r#type = "mix".to_owned(),
-            OutputShuffle::Hash { columns, keys } => {
+            OutputShuffle::Hash {
+                columns,
+                keys,
+                partitions,
+            } => {
                 report.r#type = "hash".to_owned();
-                report.partitions = Some(self.max_workers);
+                report.partitions = Some(*partitions);
                 report.cluster_by = if keys.is_empty() {
                     columns
                         .iter()

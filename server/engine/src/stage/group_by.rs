@@ -18,6 +18,17 @@ pub(crate) fn exchanged_partial(last: &AggregateExec) -> Option<Arc<dyn Executio
     matches!(partial.mode(), AggregateMode::Partial).then(|| Arc::clone(exchange.input()))
 }
 
+/// Without a limit on its groups, which DataFusion supports in an order of its own or where rows come in none; behind the
+/// exchange they come sorted by group.
+pub(crate) fn unlimited(last: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    match last.downcast_ref::<AggregateExec>() {
+        Some(aggregate) if aggregate.limit_options().is_some() => {
+            Arc::new(aggregate.with_new_limit_options(None))
+        }
+        _ => Arc::clone(last),
+    }
+}
+
 /// Leading output columns of a partial aggregate that are dimensions, the grouping id included.
 pub(crate) fn dimension_count(partial: &Arc<dyn ExecutionPlan>) -> usize {
     partial
