@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, FixedOffset, TimeZone};
 use chrono_tz::Tz;
 use serde_json::{Map, Number, Value};
+use trilith_proto::column::{ColumnType, of_field};
 use trilith_proto::interval::iso;
 
 /// How values look.
@@ -117,15 +118,38 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
     let columns: Vec<Vec<Value>> = batch
         .columns()
         .iter()
-        .map(|column| (0..batch.num_rows()).map(|row| top(column, row, style)).collect())
+        .zip(batch.schema().fields())
+        .map(|(column, field)| {
+            let json = holds_json(&of_field(field));
+            (0..batch.num_rows())
+                .map(|row| top(column, row, style, json))
+                .collect()
+        })
         .collect();
     (0..batch.num_rows())
         .map(|row| columns.iter().map(|column| column[row].clone()).collect())
         .collect()
 }
 
-fn top(column: &ArrayRef, row: usize, style: Style) -> Value {
-    let value = value(column, row, style);
+/// True for arrays whose items are texts of JSON.
+fn holds_json(column_type: &ColumnType) -> bool {
+    match column_type {
+        ColumnType::Array(item) => matches!(item.as_ref(), ColumnType::Complex(name) if name == "json"),
+        _ => false,
+    }
+}
+
+fn top(column: &ArrayRef, row: usize, style: Style, json: bool) -> Value {
+    let value = match (json, value(column, row, style)) {
+        (true, Value::Array(items)) => {
+            let read = |item: Value| match &item {
+                Value::String(text) => serde_json::from_str(text).unwrap_or(item),
+                _ => item,
+            };
+            Value::Array(items.into_iter().map(read).collect())
+        }
+        (_, value) => value,
+    };
     match (&value, style) {
         (Value::Array(_), Style::Sql { stringify: true, .. } | Style::Report { .. }) => {
             Value::String(value.to_string())

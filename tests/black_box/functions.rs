@@ -132,11 +132,11 @@ async fn wrong_calls_are_refused_with_druids_words() {
         ),
         (
             "SELECT REGEXP_LIKE(dim1, '(') FROM foo",
-            "cannot use the regular expression [(]",
+            "An invalid pattern [(] was provided for the [regexp_like] function",
         ),
         (
             "SELECT TIME_FLOOR(__time, 'P') FROM foo",
-            "[P] is not an ISO period",
+            "Invalid period['P'] specified for expression[time_floor]",
         ),
         ("SELECT LOOKUP(dim1, 'x') FROM foo", "Lookup [x] not found"),
         ("SELECT JSON_VALUE(dim1, 'x') FROM foo", "JSONPath [x] is invalid"),

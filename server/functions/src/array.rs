@@ -345,13 +345,11 @@ fn concatenate(args: &Args) -> Result<ArrayRef> {
     let base = left.values().len();
     let rows = (0..args.rows)
         .map(|row| {
-            left.is_valid(row).then(|| {
-                let mut items: Vec<Option<u64>> = indices(range(&left, row)).collect();
-                if right.is_valid(row) {
-                    let range = range(&right, row);
-                    items.extend(indices(range.start + base..range.end + base));
-                }
-                items
+            (left.is_valid(row) && right.is_valid(row)).then(|| {
+                let added = range(&right, row);
+                indices(range(&left, row))
+                    .chain(indices(added.start + base..added.end + base))
+                    .collect()
             })
         })
         .collect();

@@ -19,7 +19,7 @@ use crate::{multiple, number, text};
 type Types = fn(&[DataType]) -> Result<DataType>;
 type Body = fn(&Args) -> Result<ArrayRef>;
 /// Looks at the literals of a call while it is planned; an argument that is no literal is none.
-type Check = fn(&Call, &[Option<&ScalarValue>]) -> Result<()>;
+type Check = fn(&Call<'_>, &[Option<&ScalarValue>]) -> Result<()>;
 
 /// A scalar function.
 #[derive(Debug)]
@@ -52,15 +52,77 @@ impl Hash for Function {
 }
 
 /// The function that is called, for messages.
-pub(crate) struct Call {
+pub(crate) struct Call<'a> {
     pub name: &'static str,
+    pub types: &'a [DataType],
 }
 
-impl Call {
+impl Call<'_> {
     /// An error in Druid's manner.
     pub(crate) fn wrong<T>(&self, what: impl std::fmt::Display) -> Result<T> {
         plan_err!("Function[{}] {what}", self.name.to_uppercase())
     }
+
+    /// The arguments have the wrong types; `forms` are those that fit.
+    pub(crate) fn cannot_apply<T>(&self, literals: &[Option<&ScalarValue>], forms: &str) -> Result<T> {
+        cannot_apply(self.name, self.types, literals, forms)
+    }
+}
+
+/// Calcite's words for arguments of the wrong types.
+pub(crate) fn cannot_apply<T>(
+    name: &str,
+    types: &[DataType],
+    literals: &[Option<&ScalarValue>],
+    forms: &str,
+) -> Result<T> {
+    let name = name.to_uppercase();
+    let types: Vec<String> = types
+        .iter()
+        .enumerate()
+        .map(|(index, data_type)| {
+            format!(
+                "<{}>",
+                sql_type(data_type, literals.get(index).copied().flatten())
+            )
+        })
+        .collect();
+    let types = types.join(", ");
+    plan_err!("Cannot apply '{name}' to arguments of type '{name}({types})'. Supported form(s): '{forms}'")
+}
+
+/// The name of a type in messages. A literal has the narrowest type that holds it.
+fn sql_type(data_type: &DataType, literal: Option<&ScalarValue>) -> String {
+    match literal {
+        Some(ScalarValue::Utf8(Some(text))) => return format!("CHAR({})", text.chars().count()),
+        Some(ScalarValue::Int64(Some(value))) if i32::try_from(*value).is_ok() => {
+            return "INTEGER".to_owned();
+        }
+        _ => {}
+    }
+    match data_type {
+        DataType::List(item) => format!("{} ARRAY", sql_type(item.data_type(), None)),
+        DataType::Timestamp(..) => "TIMESTAMP(3)".to_owned(),
+        DataType::Null => "NULL".to_owned(),
+        other => column::sql_type(&Field::new("", other.clone(), true)),
+    }
+}
+
+/// Refuses a call with too few or too many arguments.
+pub(crate) fn check_count(name: &str, count: usize, (least, most): (usize, usize)) -> Result<()> {
+    if (least..=most).contains(&count) {
+        return Ok(());
+    }
+    plan_err!(
+        "Invalid number of arguments to function '{}'. Was expecting {least} arguments",
+        name.to_uppercase()
+    )
+}
+
+/// How many arguments there may be is not left to the planner, which says it in its own words.
+pub(crate) fn any_arguments() -> Signature {
+    let any = vec![TypeSignature::VariadicAny, TypeSignature::Nullary];
+    Signature::one_of(any, Volatility::Immutable)
 }
 
 impl Function {
@@ -71,24 +133,6 @@ impl Function {
         types: Types,
         body: Body,
     ) -> Function {
-        let any = (least..=most.min(least + 8))
-            .map(|count| {
-                if count == 0 {
-                    TypeSignature::Nullary
-                } else {
-                    TypeSignature::Any(count)
-                }
-            })
-            .collect();
-        let signature = if most > least + 8 {
-            let mut any = vec![TypeSignature::VariadicAny];
-            if least == 0 {
-                any.push(TypeSignature::Nullary);
-            }
-            Signature::one_of(any, Volatility::Immutable)
-        } else {
-            Signature::one_of(any, Volatility::Immutable)
-        };
         Function {
             name,
             aliases: Vec::new(),
@@ -100,7 +144,7 @@ impl Function {
             check: None,
             complex: None,
             maps: false,
-            signature,
+            signature: any_arguments(),
         }
     }
 
@@ -145,13 +189,7 @@ impl Function {
     }
 
     fn count(&self, count: usize) -> Result<()> {
-        if count < self.least || count > self.most {
-            return plan_err!(
-                "Invalid number of arguments to function '{}'",
-                self.name.to_uppercase()
-            );
-        }
-        Ok(())
+        check_count(self.name, count, (self.least, self.most))
     }
 
     fn run(&self, args: &Args) -> Result<ArrayRef> {
@@ -189,11 +227,17 @@ impl ScalarUDFImpl for Function {
             .map(|field| field.data_type().clone())
             .collect();
         let data_type = self.return_type(&types)?;
-        let call = Call { name: self.name };
+        let call = Call {
+            name: self.name,
+            types: &types,
+        };
         for place in self.literals {
             let given = args.scalar_arguments.get(*place);
             if matches!(given, Some(None)) {
-                return call.wrong(format!("argument {} must be a literal", place + 1));
+                return plan_err!(
+                    "Argument to function '{}' must be a literal",
+                    self.name.to_uppercase()
+                );
             }
         }
         if let Some(check) = self.check {
@@ -355,6 +399,14 @@ pub(crate) fn is_text(data_type: &DataType) -> bool {
     matches!(
         data_type,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
+}
+
+/// True for TIMESTAMP and DATE, and for NULL.
+pub(crate) fn is_time(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 | DataType::Null
     )
 }
 

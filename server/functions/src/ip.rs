@@ -26,7 +26,7 @@ pub(crate) fn functions() -> Vec<Function> {
     ]
 }
 
-fn check(call: &Call, literals: &[Option<&ScalarValue>], fits: fn(&str) -> bool) -> Result<()> {
+fn check(call: &Call<'_>, literals: &[Option<&ScalarValue>], fits: fn(&str) -> bool) -> Result<()> {
     match literals.get(1).copied().flatten() {
         None => Ok(()),
         Some(scalar) => match scalar_text(scalar) {

@@ -8,6 +8,7 @@ use arrow::array::{
 use arrow::datatypes::DataType;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::error::Result;
+use datafusion::logical_expr::ColumnarValue;
 use serde_json::{Map, Value};
 
 use crate::cast::{java_double, parse_double, parse_long};
@@ -19,11 +20,7 @@ use crate::json_path::{self, Step};
 use crate::text;
 
 pub(crate) fn functions() -> Vec<Function> {
-    let at = |name, types, body| {
-        Function::new(name, (2, 2), types, body)
-            .literals(&[1])
-            .check(check_path)
-    };
+    let at = |name, types, body| Function::new(name, (2, 2), types, body).check(check_path);
     vec![
         at("json_value", returns_text, |args| values(args, text_of)),
         at("druid_json_value_varchar", returns_text, |args| {
@@ -72,7 +69,7 @@ pub(crate) fn functions() -> Vec<Function> {
         })
         .complex("json"),
         at("json_query_array", returns_texts, json_query_array).complex("ARRAY<COMPLEX<json>>"),
-        at("json_keys", returns_texts, json_keys),
+        at("json_keys", returns_texts, json_keys).literals(&[1]),
         Function::new("json_paths", (1, 1), returns_texts, json_paths),
         Function::new("json_object", (0, usize::MAX), returns_text, json_object).complex("json"),
         Function::new("json_merge", (2, usize::MAX), returns_text, json_merge).complex("json"),
@@ -83,7 +80,7 @@ pub(crate) fn functions() -> Vec<Function> {
 }
 
 /// A wrong path is found while the call is planned.
-fn check_path(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+fn check_path(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
     match literals.get(1).copied().flatten().and_then(scalar_text) {
         Some(path) => match json_path::parse(&path) {
             Ok(_) => Ok(()),
@@ -127,33 +124,54 @@ fn native(args: &Args, index: usize) -> Result<Vec<Option<Value>>> {
         .collect())
 }
 
-fn path(args: &Args) -> Result<Option<Vec<Step>>> {
-    match args.literal(1)? {
-        None => Ok(None),
-        Some(path) => json_path::parse(&path).map(Some).or_else(|why| args.wrong(why)),
+/// Where to look.
+enum Paths {
+    /// At one place in all rows; none if it is NULL.
+    One(Option<Vec<Step>>),
+    /// In each row at a place of its own.
+    Each(Vec<Option<Vec<Step>>>),
+}
+
+impl Paths {
+    fn of(args: &Args) -> Result<Paths> {
+        let read = |path: &str| json_path::parse(path).or_else(|why| args.wrong(why));
+        if let Some(ColumnarValue::Array(_)) = args.values.get(1) {
+            let paths = args.text(1)?;
+            let steps = paths.iter().map(|path| path.map(read).transpose());
+            return Ok(Paths::Each(steps.collect::<Result<_>>()?));
+        }
+        Ok(Paths::One(args.literal(1)?.as_deref().map(read).transpose()?))
+    }
+
+    fn steps(&self, row: usize) -> Option<&[Step]> {
+        match self {
+            Paths::One(steps) => steps.as_deref(),
+            Paths::Each(rows) => rows.get(row)?.as_deref(),
+        }
     }
 }
 
 /// What is at the path in each row.
 fn found<T>(args: &Args, take: impl Fn(&Value) -> Option<T>) -> Result<Vec<Option<T>>> {
-    let Some(steps) = path(args)? else {
-        return Ok((0..args.rows).map(|_| None).collect());
-    };
+    let paths = Paths::of(args)?;
     let array = args.array(0)?;
     if matches!(array.data_type(), DataType::Utf8) {
         // One document at a time.
         return Ok(args
             .text(0)?
             .iter()
-            .map(|text| {
+            .enumerate()
+            .map(|(row, text)| {
+                let steps = paths.steps(row)?;
                 let document: Value = serde_json::from_str(text?).ok()?;
-                take(json_path::follow(&document, &steps)?)
+                take(json_path::follow(&document, steps)?)
             })
             .collect());
     }
     Ok(documents(args, 0)?
         .iter()
-        .map(|document| take(json_path::follow(document.as_ref()?, &steps)?))
+        .enumerate()
+        .map(|(row, document)| take(json_path::follow(document.as_ref()?, paths.steps(row)?)?))
         .collect())
 }
 
@@ -183,14 +201,13 @@ fn only(value: &Value) -> &Value {
 }
 
 fn text_of(value: &Value) -> Option<String> {
-    match value {
+    match only(value) {
         Value::String(text) => Some(text.clone()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Number(number) => Some(match number.as_i64() {
             Some(long) => long.to_string(),
             None => number.as_f64().map_or_else(|| number.to_string(), java_double),
         }),
-        Value::Array(items) if items.iter().all(is_primitive) => Some(value.to_string()),
         _ => None,
     }
 }
@@ -268,7 +285,8 @@ fn json_paths(args: &Args) -> Result<ArrayRef> {
     let mut builder = ListBuilder::new(StringBuilder::new());
     for document in documents(args, 0)? {
         match document {
-            None => builder.append_null(),
+            // NULL is a leaf, at the root.
+            None => builder.append_value([Some("$")]),
             Some(document) => {
                 let mut paths = Vec::new();
                 json_path::leaves(&document, &mut "$".to_owned(), &mut paths);

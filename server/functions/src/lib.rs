@@ -35,7 +35,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF
 
 pub use regexp::compile as java_pattern;
 pub use routines::{Routine, routines};
-pub use time::{parse_interval, parse_timestamp, time_bucket};
+pub use time::{illegal_timestamp, parse_interval, parse_timestamp, time_bucket};
 pub use zone::is_time_zone;
 
 /// Scalar functions.
@@ -101,6 +101,11 @@ pub fn multi_value_result(name: &str) -> Option<MultiValue> {
             .collect()
     });
     (mapping.contains(name) || PASSED_ON.contains(&name)).then_some(MultiValue::OfArguments)
+}
+
+/// Whether an aggregate, by its name, may have literals among its arguments.
+pub fn takes_literals(name: &str) -> bool {
+    aggregate::own().any(|aggregate| aggregate.name == name)
 }
 
 /// Aggregate functions.

@@ -73,6 +73,8 @@ pub(crate) fn functions() -> Vec<Function> {
             Ok(Arc::new(multiple::lists(&args.text(0)?)?))
         }),
         Function::new("druid_mv_single", (1, 1), returns_text, single),
+        // COALESCE of texts, value by value.
+        Function::new("druid_coalesce", (1, usize::MAX), returns_text, coalesce).maps(),
         Function::new("druid_mv_equal", (2, 2), returns_boolean, |args| {
             compare(args, cmp::eq)
         })
@@ -113,6 +115,20 @@ type Comparison = fn(&dyn Datum, &dyn Datum) -> std::result::Result<BooleanArray
 fn compare(args: &Args, holds: Comparison) -> Result<ArrayRef> {
     let (left, right) = (args.text(0)?, args.text(1)?);
     Ok(Arc::new(holds(&left, &right)?))
+}
+
+/// The first of the texts of each row that is not NULL.
+fn coalesce(args: &Args) -> Result<ArrayRef> {
+    let columns = (0..args.len())
+        .map(|index| args.text(index))
+        .collect::<Result<Vec<_>>>()?;
+    let texts: StringArray = (0..args.rows)
+        .map(|row| {
+            let first = columns.iter().find(|column| column.is_valid(row));
+            first.map(|column| column.value(row).to_owned())
+        })
+        .collect();
+    Ok(Arc::new(texts))
 }
 
 /// Whether each text is in the list of a literal.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, StringArray, StringBuilder};
-use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::common::{DataFusionError, ScalarValue, plan_err};
 use datafusion::error::Result;
 use regex::Regex;
 
-use crate::function::{Args, Call, Function, returns_boolean, returns_text, scalar_text};
+use crate::function::{Args, Call, Function, is_text, returns_boolean, returns_text, scalar_text};
 
 pub(crate) fn functions() -> Vec<Function> {
     vec![
@@ -26,27 +26,39 @@ pub(crate) fn functions() -> Vec<Function> {
     ]
 }
 
-/// A wrong pattern is found while the call is planned.
-pub(crate) fn check(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+/// A pattern that is none is found while the call is planned.
+pub(crate) fn check(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match literals.get(1).copied().flatten() {
+        Some(pattern) if pattern.is_null() => return plan_err!("Illegal use of 'NULL'"),
+        Some(pattern) if !is_text(&pattern.data_type()) => {
+            let name = call.name.to_uppercase();
+            return call.cannot_apply(literals, &format!("{name}(<CHARACTER>, <CHARACTER>)"));
+        }
+        _ => {}
+    }
     match literals.get(1).copied().flatten().and_then(scalar_text) {
-        Some(pattern) => match compile(&pattern) {
+        Some(pattern) => match read(&pattern) {
             Ok(_) => Ok(()),
-            Err(why) => call.wrong(why),
+            Err(why) => plan_err!(
+                "An invalid pattern [{pattern}] was provided for the [{}] function, error: [{why}]",
+                call.name
+            ),
         },
         None => Ok(()),
     }
 }
 
-/// A pattern of Java as one of ours; a reason if there is none.
+/// A pattern of Java as one of ours; a message if there is none.
 pub fn compile(pattern: &str) -> std::result::Result<Regex, String> {
+    read(pattern).map_err(|why| format!("cannot use the regular expression [{pattern}]: {why}"))
+}
+
+/// The same, with the mere reason.
+fn read(pattern: &str) -> std::result::Result<Regex, String> {
     Regex::new(&translate(pattern)).map_err(|error| {
         let text = error.to_string();
-        let why = text
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
-        format!("cannot use the regular expression [{pattern}]: {why}")
+        let why = text.lines().last().unwrap_or_default();
+        why.trim_start_matches("error: ").to_owned()
     })
 }
 

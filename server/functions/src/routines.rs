@@ -16,22 +16,15 @@ pub struct Routine {
 }
 
 /// Functions of DataFusion that work as Druid's do: name, aggregate, fewest and most arguments.
-pub(crate) const BUILT_IN: [(&str, bool, usize, usize); 31] = [
+pub(crate) const BUILT_IN: [(&str, bool, usize, usize); 24] = [
     ("avg", true, 1, 1),
-    ("bit_and", true, 1, 1),
     ("bit_or", true, 1, 1),
     ("bit_xor", true, 1, 1),
     ("count", true, 0, 1),
     ("grouping", true, 1, MANY),
     ("max", true, 1, 1),
     ("min", true, 1, 1),
-    ("stddev", true, 1, 1),
-    ("stddev_pop", true, 1, 1),
-    ("stddev_samp", true, 1, 1),
     ("sum", true, 1, 1),
-    ("var_pop", true, 1, 1),
-    ("var_samp", true, 1, 1),
-    ("variance", true, 1, 1),
     ("coalesce", false, 1, MANY),
     ("ifnull", false, 2, 2),
     ("nullif", false, 2, 2),

@@ -1,7 +1,5 @@
 //! Any value as text.
 
-use std::fmt::Write as _;
-
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, GenericListArray, StringArray,
     StringBuilder, TimestampMillisecondArray,
@@ -22,18 +20,12 @@ use crate::zone::Zone;
 pub(crate) fn of(array: &ArrayRef) -> Result<StringArray> {
     match array.data_type() {
         DataType::Float32 | DataType::Float64 => {
-            let single = *array.data_type() == DataType::Float32;
+            // Druid's expressions see a FLOAT as the DOUBLE that it is exactly.
             let doubles = cast(array, &DataType::Float64)?;
             let doubles = typed::<Float64Array>(&doubles)?;
             let mut builder = StringBuilder::with_capacity(doubles.len(), doubles.len() * 8);
             for value in doubles {
-                builder.append_option(value.map(|value| {
-                    if single {
-                        java_float(value as f32)
-                    } else {
-                        java_double(value)
-                    }
-                }));
+                builder.append_option(value.map(java_double));
             }
             Ok(builder.finish())
         }
@@ -127,27 +119,6 @@ fn typed<T: Array + 'static>(array: &ArrayRef) -> Result<&T> {
     match array.as_any().downcast_ref::<T>() {
         Some(typed) => Ok(typed),
         None => exec_err!("a value cannot be read as text"),
-    }
-}
-
-/// Java's `Float.toString`.
-fn java_float(value: f32) -> String {
-    let magnitude = value.abs();
-    if !value.is_finite() || magnitude == 0.0 {
-        return java_double(value.into());
-    }
-    if (1e-3..1e7).contains(&magnitude) {
-        let mut text = String::new();
-        let _infallible = write!(text, "{value}");
-        if !text.contains('.') {
-            text.push_str(".0");
-        }
-        return text;
-    }
-    let text = format!("{value:E}");
-    match text.split_once('E') {
-        Some((mantissa, exponent)) if !mantissa.contains('.') => format!("{mantissa}.0E{exponent}"),
-        _ => text,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, StringArray, TimestampMillisecondArray};
 use chrono::{Datelike, NaiveDate, Timelike};
-use datafusion::common::{ScalarValue, exec_err};
+use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
 
 use crate::function::{
@@ -28,7 +28,7 @@ pub(crate) fn functions() -> Vec<Function> {
         Function::new("time_shift", (3, 4), returns_time, shift)
             .literals(&[1, 3])
             .check(check_period),
-        Function::new("time_extract", (1, 3), returns_long, extract)
+        Function::new("time_extract", (2, 3), returns_long, extract)
             .literals(&[1, 2])
             .check(check_unit),
         Function::new("time_parse", (1, 3), returns_time, parse)
@@ -129,23 +129,26 @@ fn literal(literals: &[Option<&ScalarValue>], index: usize) -> Option<String> {
     literals.get(index).copied().flatten().and_then(scalar_text)
 }
 
-fn check_zone(call: &Call, literals: &[Option<&ScalarValue>], index: usize) -> Result<()> {
+fn check_zone(call: &Call<'_>, literals: &[Option<&ScalarValue>], index: usize) -> Result<()> {
     match literal(literals, index) {
         Some(zone) if Zone::parse(&zone).is_none() => call.wrong(format!("[{zone}] is not a time zone")),
         _ => Ok(()),
     }
 }
 
-fn check_period(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+fn check_period(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
     match literal(literals, 1) {
         Some(period) if Period::parse(&period).is_none() => {
-            call.wrong(format!("[{period}] is not an ISO period such as 'PT1H'"))
+            plan_err!(
+                "Invalid period['{period}'] specified for expression[{}]; it is not an ISO period such as 'PT1H'",
+                call.name
+            )
         }
         _ => check_zone(call, literals, 3),
     }
 }
 
-fn check_pattern(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+fn check_pattern(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
     match literal(literals, 1) {
         Some(pattern) if Pattern::parse(&pattern).is_none() => {
             call.wrong(format!("[{pattern}] is not a date pattern"))
@@ -154,7 +157,7 @@ fn check_pattern(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
     }
 }
 
-fn check_unit(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+fn check_unit(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
     match literal(literals, 1) {
         Some(unit) if field(&unit.to_ascii_uppercase()).is_none() => {
             call.wrong(format!("[{unit}] is not a unit of time"))
@@ -181,10 +184,10 @@ fn truncation(unit: &str) -> Option<Period> {
     })
 }
 
-fn check_truncation(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+fn check_truncation(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
     match literal(literals, 0) {
         Some(unit) if truncation(&unit).is_none() => {
-            datafusion::common::plan_err!("Operator[DATE_TRUNC] cannot truncate to[{unit}]")
+            plan_err!("Operator[DATE_TRUNC] cannot truncate to[{unit}]")
         }
         _ => check_zone(call, literals, 2),
     }
@@ -375,10 +378,13 @@ fn interval(text: &str, zone: Zone) -> Option<(i64, i64)> {
     }
 }
 
-fn check_interval(call: &Call, literals: &[Option<&ScalarValue>]) -> Result<()> {
+fn check_interval(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
     match literal(literals, 1) {
         Some(text) if interval(&text, Zone::Utc).is_none() => {
-            call.wrong(format!("[{text}] is not an ISO interval"))
+            plan_err!(
+                "Function '{}' second argument is not a valid ISO8601 interval: [{text}]",
+                call.name.to_uppercase()
+            )
         }
         _ => check_zone(call, literals, 2),
     }
@@ -414,8 +420,13 @@ pub fn parse_timestamp(text: &str, zone: &str) -> Option<i64> {
     parse_in(text, Zone::parse(zone)?)
 }
 
+/// What is said of a constant that is to be a TIMESTAMP and is none.
+pub fn illegal_timestamp(text: &str) -> String {
+    format!("Illegal TIMESTAMP constant [CAST('{text}'):TIMESTAMP(3) NOT NULL]")
+}
+
 pub(crate) fn parse_in(text: &str, zone: Zone) -> Option<i64> {
-    fast_iso(text.as_bytes(), zone).or_else(|| slow(text.trim(), zone))
+    fast_iso(text.as_bytes(), zone).or_else(|| slow(text, zone))
 }
 
 /// `yyyy-MM-dd[T ]HH:mm:ss[.SSS][Z]`, the usual shape.

@@ -125,7 +125,10 @@ impl Rewriter<'_> {
                 let found = self.call("druid_mv_like", vec![*expr, *pattern])?;
                 Ok(Transformed::yes(if negated { not(found) } else { found }))
             }
-            Expr::Case(case) => self.case(case),
+            Expr::Case(case) => match self.coalesced(&case) {
+                Some(values) => Ok(Transformed::yes(self.call("druid_coalesce", values)?)),
+                None => self.case(case),
+            },
             other => Ok(Transformed::no(other)),
         })
     }
@@ -149,6 +152,25 @@ impl Rewriter<'_> {
         };
         let found = self.call(name, vec![*binary.left, *binary.right])?;
         Ok(Transformed::yes(if negated { not(found) } else { found }))
+    }
+
+    /// The arguments of a CASE that was COALESCE, if it is of texts and one of them may be multi-value: it works value
+    /// by value, as every function of scalars does.
+    fn coalesced(&self, case: &Case) -> Option<Vec<Expr>> {
+        let last = case.else_expr.as_deref()?;
+        if case.expr.is_some() {
+            return None;
+        }
+        let mut values = Vec::with_capacity(case.when_then_expr.len() + 1);
+        for (when, then) in &case.when_then_expr {
+            match when.as_ref() {
+                Expr::IsNotNull(value) if value == then => values.push(then.as_ref().clone()),
+                _ => return None,
+            }
+        }
+        values.push(last.clone());
+        let texts = values.iter().all(|value| self.is_text(value));
+        (texts && values.iter().any(|value| self.is_multiple(value))).then_some(values)
     }
 
     /// CASE x WHEN 'a' … compares as well.

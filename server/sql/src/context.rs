@@ -79,6 +79,7 @@ const BOOLEANS: &[&str] = &[
     "forceSegmentSortByTime",
     "durableShuffleStorage",
     "faultTolerance",
+    "sqlFinalizeOuterSketches",
     "sqlStringifyArrays",
     "waitUntilSegmentsLoad",
     "includeAllCounters",
@@ -438,6 +439,11 @@ impl QueryContext {
     /// `finalizeAggregations`.
     pub fn finalize_aggregations(&self) -> bool {
         self.boolean("finalizeAggregations", true)
+    }
+
+    /// `sqlFinalizeOuterSketches`: sketches among the results show their estimates.
+    pub fn finalize_outer_sketches(&self) -> bool {
+        self.boolean("sqlFinalizeOuterSketches", false)
     }
 
     /// `sqlJoinAlgorithm` is `sortMerge`.

@@ -115,6 +115,12 @@ pub(crate) fn planning(error: &DataFusionError, find: impl Fn(&str) -> Option<Sp
         DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => {
                 let name = field.name();
+                // Nobody named it: it is what EARLIEST and LATEST go by.
+                if name == "__time" && find(name).is_none() {
+                    return validation(
+                        "LATEST and EARLIEST aggregators implicitly depend on the __time column, but the table queried doesn't contain a __time column.  Please use LATEST_BY or EARLIEST_BY and specify the column explicitly.",
+                    );
+                }
                 // A qualifier that no table of the query has.
                 if let Some(table) = &field.relation
                     && !valid_fields
@@ -140,6 +146,18 @@ pub(crate) fn planning(error: &DataFusionError, find: impl Fn(&str) -> Option<Sp
             let text = plain_message(other);
             if let Some(name) = not_grouped(&text) {
                 return located(format!("Expression '{name}' is not being grouped"), &name);
+            }
+            if let Some(name) = between(&text, "Argument to function '", "'")
+                .or_else(|| between(&text, "Cannot apply '", "'"))
+            {
+                return located(text, &name);
+            }
+            if let Some(start) = text.find("Invalid number of arguments to function '") {
+                // The planner adds what it would have said.
+                let text = text[start..].split(". No function matches").next();
+                let text = text.unwrap_or_default().to_owned();
+                let name = between(&text, "'", "'").unwrap_or_default();
+                return located(text, &name);
             }
             if let Some(name) = between(&text, "Invalid function '", "'") {
                 let (shown, hint) = (name.to_uppercase(), absent(&name));
@@ -182,6 +200,14 @@ fn druids_words(text: String) -> String {
         (
             "Cannot find column with position",
             "Ordinal out of range in GROUP BY",
+        ),
+        (
+            "UNION queries have different number of columns",
+            "Column count mismatch in UNION ALL",
+        ),
+        (
+            "to common types in CASE WHEN expression",
+            "Illegal mixing of types in CASE or COALESCE statement",
         ),
         (
             "Order by column out of bounds",

@@ -65,10 +65,7 @@ pub(crate) fn draft(
         ));
     }
     if let Some(name) = names.unnamed.first() {
-        return Err(validation(format!(
-            "Insertion requires columns to be named, but generated column name[{name}] was found; \
-             use the AS keyword to give the expression a name"
-        )));
+        return Err(unnamed(name));
     }
     if let Some(name) = names.duplicates.first() {
         return Err(validation(format!("Duplicate field in SELECT: [{name}]")));
@@ -100,6 +97,28 @@ pub(crate) fn draft(
     draft.rollup(query, context);
     draft.keys(query, clustered_by)?;
     Ok(draft)
+}
+
+fn unnamed(name: &str) -> ApiError {
+    validation(format!(
+        "Insertion requires columns to be named, but generated column name[{name}] was found; use the AS keyword to \
+         give the expression a name"
+    ))
+}
+
+/// True for a name that the planner gives: EXPR$0.
+fn is_generated(name: &str) -> bool {
+    name.get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case("EXPR$"))
+        && name.len() > 5
+        && name[5..].bytes().all(|digit| digit.is_ascii_digit())
+}
+
+/// The error for an ordinal of CLUSTERED BY that is none.
+pub(crate) fn not_positive(ordinal: impl std::fmt::Display) -> ApiError {
+    validation(format!(
+        "Ordinal [{ordinal}] specified in the CLUSTERED BY clause is invalid. It must be a positive integer."
+    ))
 }
 
 /// True for VALUES without a SELECT around it.
@@ -199,11 +218,7 @@ impl Draft {
                 Expr::Value(value) => match &value.value {
                     Value::Number(number, _) => match number.parse::<usize>() {
                         Ok(ordinal) if ordinal > 0 => Key::Ordinal(ordinal - 1),
-                        _ => {
-                            return Err(validation(format!(
-                                "Ordinal [{number}] specified in the CLUSTERED BY clause is invalid. It must be a positive integer."
-                            )));
-                        }
+                        _ => return Err(not_positive(number)),
                     },
                     other => {
                         return Err(validation(format!(
@@ -254,6 +269,9 @@ impl Draft {
         types: &[DataType],
         context: &QueryContext,
     ) -> Result<Ingest, ApiError> {
+        if let Some(column) = columns.iter().find(|column| is_generated(&column.name)) {
+            return Err(unnamed(&column.name));
+        }
         let time_column = columns.iter().position(|column| column.name == "__time");
         match time_column {
             Some(index) => {
@@ -374,7 +392,9 @@ fn plain_select(query: &mut Query) -> Option<&mut sqlparser::ast::Select> {
 fn kept_as_sketch(function: &mut sqlparser::ast::Function) -> Option<&'static str> {
     let (builder, combine) = match function.name.to_string().to_ascii_lowercase().as_str() {
         "ds_hll" | "approx_count_distinct_ds_hll" => ("ds_hll", "HLLSketchMerge"),
-        "approx_count_distinct" | "approx_count_distinct_builtin" => ("ds_hll", "HLLSketchMerge"),
+        "approx_count_distinct" | "approx_count_distinct_builtin" | "druid_count_distinct" => {
+            ("ds_hll", "HLLSketchMerge")
+        }
         "ds_theta" | "approx_count_distinct_ds_theta" => ("ds_theta", "thetaSketch"),
         "ds_quantiles_sketch" => ("ds_quantiles_sketch", "quantilesDoublesSketch"),
         _ => return None,

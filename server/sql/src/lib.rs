@@ -1,8 +1,10 @@
 //! Druid SQL in front of DataFusion: statements, validation, errors with positions, logical plans.
 
 mod any_value;
+mod arguments;
 mod arithmetic;
 mod catalog;
+mod constants;
 mod context;
 mod delete;
 mod describe;
@@ -19,6 +21,7 @@ mod partitioning;
 mod plan;
 mod provider;
 mod relations;
+mod reserved;
 mod rewrite;
 mod settings;
 mod statement;

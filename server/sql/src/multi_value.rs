@@ -96,6 +96,12 @@ fn lenient_cast(
     if !is_text_expr(&cast.expr, schema) {
         return Ok(Transformed::no(Expr::Cast(cast)));
     }
+    if let (DataType::Timestamp(..), Expr::Literal(ScalarValue::Utf8(Some(text)), _)) =
+        (to, cast.expr.as_ref())
+        && trilith_functions::parse_timestamp(text, zone).is_none()
+    {
+        return Err(DataFusionError::Plan(trilith_functions::illegal_timestamp(text)));
+    }
     let mut args = vec![*cast.expr];
     if name == "druid_cast_timestamp" {
         args.push(Expr::Literal(ScalarValue::Utf8(Some(zone.to_owned())), None));

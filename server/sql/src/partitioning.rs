@@ -9,6 +9,7 @@ use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval, parse_instant};
 
 use crate::error::{parse_error, validation};
+use crate::ingest::not_positive;
 use crate::plan::SqlParameter;
 use crate::rewrite::timestamp_literal;
 use crate::statement::{Tokens, misplaced};
@@ -53,13 +54,31 @@ pub(crate) fn tail(
     if rest.token != Token::EOF {
         return Err(misplaced(&rest, "<EOF>"));
     }
-    if let Some(key) = keys.iter().find(|key| key.options.asc == Some(false)) {
-        return Err(validation(format!(
-            "Invalid CLUSTERED BY clause [`{}` DESC]: cannot sort in descending order.",
-            key.expr.to_string().trim_matches('"')
-        )));
+    for key in &keys {
+        if key.options.asc == Some(false) {
+            return Err(validation(format!(
+                "Invalid CLUSTERED BY clause [{} DESC]: cannot sort in descending order.",
+                quoted(&key.expr)
+            )));
+        }
+        if let Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr,
+        } = &key.expr
+            && matches!(expr.as_ref(), Expr::Value(_))
+        {
+            return Err(not_positive(&key.expr));
+        }
     }
     Ok((granularity, keys))
+}
+
+/// A name in the quotes of Druid's messages.
+fn quoted(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(name) => format!("`{}`", name.value),
+        other => other.to_string(),
+    }
 }
 
 fn invalid(text: &str) -> ApiError {
@@ -145,10 +164,16 @@ pub(crate) fn overwrite_intervals(
 ) -> Result<Vec<Interval>, ApiError> {
     let bounds = Bounds { parameters, zone };
     let intervals = intervals(condition, &bounds)?;
+    if let Some(other) = beside_time(condition) {
+        return Err(validation(format!(
+            "OVERWRITE WHERE clause only supports filtering on the __time column, got [{}]",
+            native(other, &bounds)
+        )));
+    }
     if intervals.is_empty() {
         return Err(validation(
             "The OVERWRITE WHERE clause [".to_owned()
-                + &condition.to_string()
+                + &native(condition, &bounds)
                 + "] produced no time intervals, are the bounds overly restrictive?",
         ));
     }
@@ -163,16 +188,75 @@ pub(crate) fn overwrite_intervals(
     if let Some(bad) = intervals.iter().find(|interval| !aligned(interval)) {
         return Err(validation(format!(
             "OVERWRITE WHERE clause identified interval [{bad}] which is not aligned with PARTITIONED BY granularity [{}]",
-            granularity.name()
+            native_granularity(granularity)
         )));
     }
     Ok(intervals)
 }
 
-fn only_time() -> ApiError {
-    validation(
-        "OVERWRITE WHERE clause only supports filtering on the __time column with TIMESTAMP literals and >, >=, <, <=, BETWEEN, AND, OR, NOT",
-    )
+/// A granularity as Druid's messages have it.
+fn native_granularity(granularity: Granularity) -> String {
+    match granularity {
+        Granularity::All => "AllGranularity".to_owned(),
+        other => format!(
+            "{{type=period, period={}, timeZone=UTC, origin=null}}",
+            other.period()
+        ),
+    }
+}
+
+/// An error inside a condition, as Druid nests them.
+fn inside(condition: &Expr, why: impl std::fmt::Display) -> ApiError {
+    let condition = sql(condition);
+    validation(format!("Invalid OVERWRITE WHERE clause [{condition}]: {why}"))
+}
+
+/// A condition of OVERWRITE WHERE as Druid's parser writes it.
+fn sql(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(name) => format!("`{}`", name.value),
+        Expr::Nested(inner) => sql(inner),
+        Expr::Like {
+            negated,
+            expr,
+            pattern,
+            ..
+        } => format!(
+            "{} {}LIKE {}",
+            sql(expr),
+            if *negated { "NOT " } else { "" },
+            sql(pattern)
+        ),
+        Expr::BinaryOp { left, op, right } => format!("{} {op} {}", sql(left), sql(right)),
+        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => {
+            value.to_string().to_ascii_uppercase()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A condition of OVERWRITE WHERE as the filter that Druid makes of it.
+fn native(condition: &Expr, bounds: &Bounds<'_>) -> String {
+    let column = |expr: &Expr| match expr {
+        Expr::Identifier(name) => format!("{} as numeric", name.value),
+        other => sql(other),
+    };
+    let bound = |expr: &Expr| literal(expr, bounds).map_or_else(|_| sql(expr), |ms| ms.to_string());
+    match condition {
+        Expr::Nested(inner) => native(inner, bounds),
+        Expr::UnaryOp { expr, .. } => format!("!{}", native(expr, bounds)),
+        Expr::Between { expr, low, high, .. } => {
+            format!("{} <= {} <= {}", bound(low), column(expr), bound(high))
+        }
+        Expr::BinaryOp { left, op, right } => match op {
+            BinaryOperator::And => format!("({} && {})", native(left, bounds), native(right, bounds)),
+            BinaryOperator::Or => format!("({} || {})", native(left, bounds), native(right, bounds)),
+            BinaryOperator::Gt => format!("{} < {}", bound(right), column(left)),
+            BinaryOperator::GtEq => format!("{} <= {}", bound(right), column(left)),
+            op => format!("{} {op} {}", column(left), bound(right)),
+        },
+        other => sql(other),
+    }
 }
 
 /// What the times of a condition depend on.
@@ -206,64 +290,104 @@ impl Bounds<'_> {
 }
 
 fn intervals(condition: &Expr, bounds: &Bounds<'_>) -> Result<Vec<Interval>, ApiError> {
+    let part = |part: &Expr| intervals(part, bounds).map_err(|error| inside(condition, error.message));
     match condition {
         Expr::Nested(inner) => intervals(inner, bounds),
         Expr::UnaryOp {
             op: UnaryOperator::Not,
             expr,
-        } => Ok(complement(intervals(expr, bounds)?)),
+        } => Ok(complement(part(expr)?)),
         Expr::Between {
             expr,
             negated,
             low,
             high,
         } => {
-            is_time(expr)?;
-            let (low, high) = (literal(low, bounds)?, literal(high, bounds)?);
-            let inside: Vec<Interval> = Some(Interval::new(low, high + 1))
+            let (low, high) = (bound(condition, low, bounds)?, bound(condition, high, bounds)?);
+            check_column(condition, expr)?;
+            let between: Vec<Interval> = Some(Interval::new(low, high + 1))
                 .filter(|i| !i.is_empty())
                 .into_iter()
                 .collect();
-            Ok(if *negated { complement(inside) } else { inside })
+            Ok(if *negated { complement(between) } else { between })
         }
         Expr::BinaryOp {
             left,
             op: BinaryOperator::And,
             right,
-        } => Ok(intersection(
-            &intervals(left, bounds)?,
-            &intervals(right, bounds)?,
-        )),
+        } => Ok(intersection(&part(left)?, &part(right)?)),
         Expr::BinaryOp {
             left,
             op: BinaryOperator::Or,
             right,
         } => {
-            let mut all = intervals(left, bounds)?;
-            all.extend(intervals(right, bounds)?);
+            let mut all = part(left)?;
+            all.extend(part(right)?);
             Ok(union(all))
         }
         Expr::BinaryOp { left, op, right } => {
-            is_time(left)?;
-            let ms = literal(right, bounds)?;
-            let interval = match op {
-                BinaryOperator::Gt => Interval::new(ms + 1, ETERNITY.end_ms),
-                BinaryOperator::GtEq => Interval::new(ms, ETERNITY.end_ms),
-                BinaryOperator::Lt => Interval::new(ETERNITY.start_ms, ms),
-                BinaryOperator::LtEq => Interval::new(ETERNITY.start_ms, ms + 1),
-                _ => return Err(only_time()),
+            let after = match op {
+                BinaryOperator::Gt => |ms: i64| Interval::new(ms + 1, ETERNITY.end_ms),
+                BinaryOperator::GtEq => |ms: i64| Interval::new(ms, ETERNITY.end_ms),
+                BinaryOperator::Lt => |ms: i64| Interval::new(ETERNITY.start_ms, ms),
+                BinaryOperator::LtEq => |ms: i64| Interval::new(ETERNITY.start_ms, ms + 1),
+                other => return Err(unsupported(condition, &other.to_string())),
             };
-            Ok(vec![interval])
+            let ms = bound(condition, right, bounds)?;
+            check_column(condition, left)?;
+            Ok(vec![after(ms)])
         }
-        _ => Err(only_time()),
+        Expr::Value(_) | Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::TypedString(_) => {
+            Err(inside(
+                condition,
+                "expected clause including AND, OR, NOT, >, <, >=, <= OR BETWEEN operators",
+            ))
+        }
+        Expr::Like { .. } => Err(unsupported(condition, "LIKE")),
+        Expr::InList { .. } | Expr::InSubquery { .. } => Err(unsupported(condition, "IN")),
+        Expr::IsNull(_) => Err(unsupported(condition, "IS NULL")),
+        Expr::IsNotNull(_) => Err(unsupported(condition, "IS NOT NULL")),
+        Expr::Function(function) => Err(unsupported(condition, &function.name.to_string())),
+        other => Err(unsupported(condition, &sql(other))),
     }
 }
 
-fn is_time(expr: &Expr) -> Result<(), ApiError> {
+fn unsupported(condition: &Expr, operation: &str) -> ApiError {
+    inside(
+        condition,
+        format!("Unsupported operation [{operation}] in OVERWRITE WHERE clause."),
+    )
+}
+
+fn check_column(condition: &Expr, expr: &Expr) -> Result<(), ApiError> {
     match expr {
-        Expr::Identifier(name) if name.value == "__time" => Ok(()),
-        _ => Err(only_time()),
+        Expr::Identifier(_) => Ok(()),
+        other => Err(inside(
+            condition,
+            format!("Cannot parse column name from SQL expression [{}]", sql(other)),
+        )),
     }
+}
+
+/// The first comparison of a column that is not `__time`.
+fn beside_time(condition: &Expr) -> Option<&Expr> {
+    match condition {
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => beside_time(inner),
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::And | BinaryOperator::Or,
+            right,
+        } => beside_time(left).or_else(|| beside_time(right)),
+        Expr::Between { expr, .. } | Expr::BinaryOp { left: expr, .. } => match expr.as_ref() {
+            Expr::Identifier(name) if name.value != "__time" => Some(condition),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn bound(condition: &Expr, expr: &Expr, bounds: &Bounds<'_>) -> Result<i64, ApiError> {
+    literal(expr, bounds).map_err(|error| inside(condition, error.message))
 }
 
 fn literal(expr: &Expr, bounds: &Bounds<'_>) -> Result<i64, ApiError> {
@@ -273,7 +397,10 @@ fn literal(expr: &Expr, bounds: &Bounds<'_>) -> Result<i64, ApiError> {
             value: Value::Placeholder(written),
             ..
         }) => bounds.parameter(written),
-        _ => Err(only_time()),
+        other => Err(validation(format!(
+            "Cannot get a timestamp from sql expression [{}]",
+            sql(other)
+        ))),
     }
 }
 

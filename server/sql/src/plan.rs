@@ -20,8 +20,10 @@ use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
 
 use crate::any_value;
+use crate::arguments;
 use crate::arithmetic::TextArithmetic;
 use crate::catalog::{Catalog, ExternCall};
+use crate::constants;
 use crate::context::QueryContext;
 use crate::delete;
 use crate::error::{at, planning, validation};
@@ -313,6 +315,9 @@ pub(crate) fn plan_parts(
     let now_ms = context.current_timestamp_ms().unwrap_or(started_ms);
     let bound = Bound::Values(&statement.parameters);
     rewrite::rewrite(&mut query, &context, bound, now_ms)?;
+    if target.is_none() && context.finalize_outer_sketches() {
+        arguments::finalize_sketches(&mut query);
+    }
     let draft = match target {
         Some(target) => {
             let mut keys = clustered_by;
@@ -356,10 +361,12 @@ pub(crate) fn plan_parts(
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})
         .and_then(|plan| multi_value::lenient_casts(plan, &state, &context.sql_time_zone()))
+        .and_then(|plan| constants::refuse_unsupported(&plan, &state).map(|()| plan))
         .and_then(|plan| any_value::with_constants(plan, &state))
         .and_then(|plan| multi_value::group(plan, &state, unnest))
         .and_then(|plan| state.optimize(&plan))
         .and_then(|plan| multi_value::compare(plan, &state, unnest))
+        .and_then(|plan| constants::check_aggregates(&plan, &state).map(|()| plan))
         .map_err(|error| planning(&error, place))?;
     let hidden = draft.as_ref().map_or(0, ingest::Draft::hidden);
     let fields = plan.schema().fields();

@@ -6,11 +6,12 @@ use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType,
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Query, Subscript, TrimWhereField, TypedString, Value,
-    ValueWithSpan, visit_expressions, visit_expressions_mut,
+    FunctionArguments, Ident, ObjectName, Query, Subscript, TrimWhereField, TypedString, UnaryOperator,
+    Value, ValueWithSpan, visit_expressions, visit_expressions_mut,
 };
 use trilith_proto::error::ApiError;
 
+use crate::arguments;
 use crate::context::QueryContext;
 use crate::error::{at, validation};
 use crate::intervals::{self, Step};
@@ -41,6 +42,12 @@ pub(crate) fn rewrite(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
+}
+
+/// True for the number 0, however it is written.
+fn is_zero(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. })
+        if number.bytes().all(|digit| matches!(digit, b'0' | b'.')))
 }
 
 /// True for what was cast to a date.
@@ -289,7 +296,9 @@ impl Rewriter<'_> {
                 data_type,
                 ..
             } => {
-                if let Some(cast) = self.cast(inner, data_type) {
+                if let Some(cast) = self.constant_cast(inner, data_type)? {
+                    *expr = cast;
+                } else if let Some(cast) = self.cast(inner, data_type) {
                     *expr = cast;
                 }
             }
@@ -318,6 +327,11 @@ impl Rewriter<'_> {
                 substring_for,
                 ..
             } => {
+                if substring_from.is_none() && substring_for.is_none() {
+                    return Err(validation(
+                        "Invalid number of arguments to function 'SUBSTRING'. Was expecting 2 arguments",
+                    ));
+                }
                 let start = substring_from
                     .as_mut()
                     .map_or_else(|| number(1), |start| take(start));
@@ -367,6 +381,11 @@ impl Rewriter<'_> {
                 *placeholders += 1;
                 *expr = parameters::expression(self.parameters, index, &self.zone)?;
             }
+            // A decimal has no negative zero.
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr: inner,
+            } if is_zero(inner) => *expr = take(inner),
             Expr::Array(array) => {
                 *expr = call("make_array", array.elem.iter_mut().map(take).collect());
             }
@@ -437,6 +456,24 @@ impl Rewriter<'_> {
         Ok(call(name, vec![inner, text(period), null(), text(&self.zone)]))
     }
 
+    /// A text that is cast is a literal still, where literals are needed; a TIMESTAMP that it does not hold is an error.
+    fn constant_cast(&self, inner: &mut Expr, data_type: &DataType) -> Result<Option<Expr>, ApiError> {
+        let Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(written),
+            ..
+        }) = inner
+        else {
+            return Ok(None);
+        };
+        match data_type {
+            DataType::Varchar(_) => Ok(Some(take(inner))),
+            DataType::Timestamp(..) if trilith_functions::parse_timestamp(written, &self.zone).is_none() => {
+                Err(validation(trilith_functions::illegal_timestamp(written)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn cast(&self, inner: &mut Expr, data_type: &DataType) -> Option<Expr> {
         let one = |name: &str, inner: &mut Expr| Some(call(name, vec![take(inner)]));
         match data_type {
@@ -488,6 +525,7 @@ impl Rewriter<'_> {
             return Ok(());
         }
         windows::check(function, &name)?;
+        arguments::check(function, &name)?;
         let FunctionArguments::List(list) = &mut function.args else {
             return Ok(());
         };
@@ -498,7 +536,7 @@ impl Rewriter<'_> {
             && list.args.len() == 1
         {
             list.duplicate_treatment = None;
-            function.name = ObjectName::from(vec![Ident::new("approx_count_distinct")]);
+            function.name = ObjectName::from(vec![Ident::new("druid_count_distinct")]);
             return Ok(());
         }
         if name == "COUNT"
@@ -613,7 +651,6 @@ impl Rewriter<'_> {
 
 /// Aggregates for which DISTINCT needs a plan that exact counts have.
 const NEVER_DISTINCT: [&str; 2] = ["SUM", "AVG"];
-
 /// Units of TIMESTAMPADD and TIMESTAMPDIFF; an S may follow.
 const UNITS: [&str; 8] = [
     "SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR",

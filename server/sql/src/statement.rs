@@ -10,7 +10,7 @@ use trilith_proto::interval::{Granularity, Interval};
 
 use crate::error::{not_a_query, parse_error, position, unexpected, unexpected_end, validation};
 use crate::extern_call::{self, RawExtern};
-use crate::{partitioning, settings, syntax};
+use crate::{partitioning, reserved, settings, syntax};
 
 /// A statement in its parts.
 pub(crate) struct Parts {
@@ -190,9 +190,10 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
 }
 
 fn query(body: Vec<TokenWithSpan>) -> Result<Box<Query>, ApiError> {
+    reserved::check_commas(&body)?;
     let last = body.last().cloned();
     let dialect = GenericDialect {};
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(body);
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(body.clone());
     let query = parser
         .parse_query()
         .map_err(|error| parse_error(&error, last.as_ref()))?;
@@ -204,6 +205,7 @@ fn query(body: Vec<TokenWithSpan>) -> Result<Box<Query>, ApiError> {
         let place = position(span).unwrap_or_default();
         return Err(unexpected("SELECT", "a column or expression after SELECT", place));
     }
+    reserved::check(&query, &body)?;
     Ok(query)
 }
 
@@ -238,6 +240,8 @@ fn target(tokens: &mut Tokens) -> Result<Option<Target>, ApiError> {
         ("INSERT", false)
     } else if tokens.word("REPLACE") {
         ("REPLACE", true)
+    } else if tokens.word("UPSERT") {
+        return Err(validation("UPSERT is not supported."));
     } else {
         return Ok(None);
     };
@@ -282,6 +286,15 @@ fn target(tokens: &mut Tokens) -> Result<Option<Target>, ApiError> {
         }
     };
     check_name(&datasource)?;
+    if !replace
+        && tokens
+            .peek()
+            .is_some_and(|next| is_word(&next.token, "OVERWRITE"))
+    {
+        return Err(validation(
+            "An OVERWRITE clause is not allowed with INSERT statements. Use REPLACE statements if overwriting existing segments is required or remove the OVERWRITE clause.",
+        ));
+    }
     let overwrite = if replace { Some(overwrite(tokens)?) } else { None };
     Ok(Some(Target {
         datasource,

@@ -4,16 +4,16 @@ use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use trilith_proto::error::ApiError;
 
-use crate::error::at;
+use crate::error::{at, validation};
 use crate::statement::is_word;
 
-/// Rewrites POSITION … FROM, JSON_OBJECT, JSON_VALUE … RETURNING and CAST … AS … ARRAY.
+/// Rewrites POSITION … FROM, TRIM … FROM, JSON_OBJECT, JSON_VALUE … RETURNING and CAST … AS … ARRAY.
 pub(crate) fn calls(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ApiError> {
     let mut out = Vec::with_capacity(tokens.len());
     let mut at = 0;
     while at < tokens.len() {
         let opens = tokens.get(at + 1).is_some_and(|next| next.token == Token::LParen);
-        let name = ["POSITION", "JSON_OBJECT", "JSON_VALUE", "CAST"]
+        let name = ["POSITION", "TRIM", "JSON_OBJECT", "JSON_VALUE", "CAST"]
             .into_iter()
             .find(|name| opens && is_word(&tokens[at].token, name));
         let Some(name) = name else {
@@ -37,6 +37,7 @@ pub(crate) fn calls(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Ap
         let body = calls(tokens[at + 2..end].to_vec())?;
         let body = match name {
             "POSITION" => position(head, body),
+            "TRIM" => trim(body),
             "JSON_OBJECT" => object(body)?,
             "JSON_VALUE" => {
                 let (function, body) = value(head, body)?;
@@ -161,6 +162,19 @@ fn position(head: &TokenWithSpan, body: Vec<TokenWithSpan>) -> Vec<TokenWithSpan
     out
 }
 
+/// TRIM(BOTH FROM s) → TRIM(BOTH s)
+fn trim(mut body: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    if let [side, from, _, ..] = body.as_slice()
+        && ["BOTH", "LEADING", "TRAILING"]
+            .iter()
+            .any(|name| is_word(&side.token, name))
+        && is_word(&from.token, "FROM")
+    {
+        body.remove(1);
+    }
+    body
+}
+
 /// JSON_OBJECT(KEY k VALUE v, k : v) → JSON_OBJECT(k, v, k, v)
 fn object(body: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ApiError> {
     let mut out = Vec::with_capacity(body.len());
@@ -205,6 +219,7 @@ fn value(
     head: &TokenWithSpan,
     body: Vec<TokenWithSpan>,
 ) -> Result<(TokenWithSpan, Vec<TokenWithSpan>), ApiError> {
+    let body = without_behaviour(body)?;
     let Some(returning) = find(&body, |token| is_word(token, "RETURNING")) else {
         return Ok((head.clone(), body));
     };
@@ -231,6 +246,31 @@ fn value(
         }
     };
     Ok((token_at(head, word(name)), body[..returning].to_vec()))
+}
+
+/// Takes NULL ON EMPTY and NULL ON ERROR, which say nothing, from the end of JSON_VALUE; other forms are refused.
+fn without_behaviour(mut body: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ApiError> {
+    let cases = ["EMPTY", "ERROR"];
+    for three in body.windows(3) {
+        let [what, on, when] = three else { continue };
+        if let Some(case) = cases.into_iter().find(|case| is_word(&when.token, case))
+            && is_word(&on.token, "ON")
+            && !is_word(&what.token, "NULL")
+        {
+            return Err(validation(format!(
+                "Unsupported JSON_VALUE parameter 'ON {case}' defined - please re-issue this query without this argument"
+            )));
+        }
+    }
+    for case in cases.into_iter().rev() {
+        if let [.., on, when] = body.as_slice()
+            && is_word(&on.token, "ON")
+            && is_word(&when.token, case)
+        {
+            body.truncate(body.len().saturating_sub(3));
+        }
+    }
+    Ok(body)
 }
 
 /// CAST(x AS VARCHAR ARRAY) → CAST(x AS VARCHAR[])

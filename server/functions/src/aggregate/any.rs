@@ -6,7 +6,7 @@ use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 
-use super::extremum::{TEXT_BYTES, cut, first_type};
+use super::extremum::{TEXT_BYTES, first_type, one_text};
 use super::{Aggregate, Call};
 use crate::multiple;
 
@@ -22,20 +22,16 @@ fn state(types: &[DataType]) -> Vec<DataType> {
 }
 
 fn make(call: &Call<'_>, single: bool) -> Result<Box<dyn Accumulator>> {
-    let bytes = call.number(1, "maxBytesPerString", TEXT_BYTES)?;
+    let bytes = call.number(1, TEXT_BYTES)?;
     let whole = match call.literal(2)? {
         Some(ScalarValue::Boolean(Some(whole))) => whole,
         None => true,
-        Some(_) => return call.wrong("parameter `aggregateMultipleValues` must be a boolean literal"),
+        Some(_) => return call.cannot_apply(),
     };
     Ok(Box::new(AnyValue {
         rows: 0,
         value: ScalarValue::try_from(&call.data_type(0))?,
-        bytes: if single {
-            usize::MAX
-        } else {
-            usize::try_from(bytes).unwrap_or(0)
-        },
+        bytes: usize::try_from(bytes).unwrap_or(0),
         whole,
         single,
     }))
@@ -46,7 +42,7 @@ struct AnyValue {
     rows: i64,
     value: ScalarValue,
     bytes: usize,
-    /// A multi-value string is kept whole, not cut to its first value.
+    /// A multi-value string becomes one text of all its values, not its first value.
     whole: bool,
     single: bool,
 }
@@ -64,11 +60,16 @@ impl Accumulator for AnyValue {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let values = &values[0];
         if self.rows == 0 && !values.is_empty() {
-            let mut value = ScalarValue::try_from_array(values, 0)?.compacted();
-            if let (false, ScalarValue::Utf8(Some(text))) = (self.whole, &value) {
-                value = ScalarValue::Utf8(multiple::values(text).into_iter().next().flatten());
-            }
-            self.value = cut(value, self.bytes);
+            let value = ScalarValue::try_from_array(values, 0)?.compacted();
+            self.value = match value {
+                value if self.single => value,
+                value if self.whole => one_text(value, self.bytes),
+                ScalarValue::Utf8(Some(text)) => {
+                    let first = multiple::values(&text).into_iter().next().flatten();
+                    one_text(ScalarValue::Utf8(first), self.bytes)
+                }
+                value => value,
+            };
         }
         self.rows += values.len() as i64;
         self.check()

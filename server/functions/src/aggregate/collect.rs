@@ -71,7 +71,7 @@ enum Shape {
 
 fn make(call: &Call<'_>, shape: Shape, distinct: bool) -> Result<Box<dyn Accumulator>> {
     let place = if shape == Shape::Text { 2 } else { 1 };
-    let bytes = call.number(place, "maxBytes", SIZE_BYTES)?;
+    let bytes = call.number(place, SIZE_BYTES)?;
     let item = match shape {
         Shape::Array => call.data_type(0),
         Shape::Concatenated => item_type(&call.data_type(0)),

@@ -7,7 +7,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 
 use super::{Aggregate, Call};
-use crate::number;
+use crate::function::is_time;
+use crate::{multiple, number};
 
 /// Bytes of a text that are kept when the call does not say.
 pub(super) const TEXT_BYTES: i64 = 1_024;
@@ -29,7 +30,10 @@ fn state(types: &[DataType]) -> Vec<DataType> {
 }
 
 fn make(call: &Call<'_>, latest: bool) -> Result<Box<dyn Accumulator>> {
-    let bytes = call.number(2, "maxBytesPerString", TEXT_BYTES)?;
+    if !is_time(&call.data_type(1)) {
+        return call.cannot_apply();
+    }
+    let bytes = call.number(2, TEXT_BYTES)?;
     Ok(Box::new(Extremum {
         latest,
         time: None,
@@ -61,25 +65,32 @@ impl Extremum {
         }
         if let Some((row, time)) = best {
             self.time = Some(time);
-            self.value = cut(ScalarValue::try_from_array(values, row)?.compacted(), self.bytes);
+            self.value = one_text(ScalarValue::try_from_array(values, row)?.compacted(), self.bytes);
         }
         Ok(())
     }
 }
 
-/// A text of at most so many bytes.
-pub(super) fn cut(value: ScalarValue, bytes: usize) -> ScalarValue {
-    match value {
-        ScalarValue::Utf8(Some(mut text)) if text.len() > bytes => {
-            let end = (0..=bytes)
-                .rev()
-                .find(|end| text.is_char_boundary(*end))
-                .unwrap_or(0);
-            text.truncate(end);
-            ScalarValue::Utf8(Some(text))
-        }
-        other => other,
+/// A text of at most so many bytes; that of a multi-value string is Java's of the list.
+pub(super) fn one_text(value: ScalarValue, bytes: usize) -> ScalarValue {
+    let ScalarValue::Utf8(Some(mut text)) = value else {
+        return value;
+    };
+    if let Some(items) = multiple::split(&text) {
+        let items: Vec<&str> = items
+            .iter()
+            .map(|item| item.as_deref().unwrap_or("null"))
+            .collect();
+        text = format!("[{}]", items.join(", "));
     }
+    if text.len() > bytes {
+        let end = (0..=bytes)
+            .rev()
+            .find(|end| text.is_char_boundary(*end))
+            .unwrap_or(0);
+        text.truncate(end);
+    }
+    ScalarValue::Utf8(Some(text))
 }
 
 impl Accumulator for Extremum {

@@ -1,9 +1,11 @@
 //! Aggregates: one shape for all, a name, types, state and an accumulator.
 
 mod any;
+mod bits;
 mod collect;
 mod extremum;
 mod total;
+mod variance;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -11,21 +13,17 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{ScalarValue, plan_err};
 use datafusion::error::Result;
-use datafusion::functions_aggregate::variance::var_samp_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Signature, TypeSignature, Volatility,
-};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature};
 use datafusion::physical_expr::expressions::Literal;
+use trilith_proto::column::{self, ColumnType};
 
-use crate::function::complex_metadata;
+use crate::function::{any_arguments, cannot_apply, check_count, complex_metadata};
 use crate::sketch;
 
 pub(crate) fn functions() -> Vec<Arc<AggregateUDF>> {
-    let variance = var_samp_udaf().as_ref().clone().with_aliases(["variance"]);
     own()
         .map(|aggregate| Arc::new(AggregateUDF::new_from_impl(aggregate)))
-        .chain([Arc::new(variance)])
         .chain(total::functions())
         .collect()
 }
@@ -35,7 +33,9 @@ pub(crate) fn own() -> impl Iterator<Item = Aggregate> {
     [
         extremum::functions(),
         any::functions(),
+        bits::functions(),
         collect::functions(),
+        variance::functions(),
         sketch::aggregates(),
     ]
     .into_iter()
@@ -55,6 +55,8 @@ pub(crate) struct Aggregate {
     pub make: fn(&Call<'_>) -> Result<Box<dyn Accumulator>>,
     /// The result is COMPLEX of this name.
     pub complex: Option<&'static str>,
+    /// Counts what differs, which JSON has no order for.
+    counts: bool,
     /// Value over no rows.
     pub empty: fn(&DataType) -> Result<ScalarValue>,
     signature: Signature,
@@ -68,7 +70,6 @@ impl Aggregate {
         state: fn(&[DataType]) -> Vec<DataType>,
         make: fn(&Call<'_>) -> Result<Box<dyn Accumulator>>,
     ) -> Aggregate {
-        let any = (arguments.0..=arguments.1).map(TypeSignature::Any).collect();
         Aggregate {
             name,
             aliases: Vec::new(),
@@ -77,8 +78,9 @@ impl Aggregate {
             state,
             make,
             complex: None,
+            counts: false,
             empty: |data_type| ScalarValue::try_from(data_type),
-            signature: Signature::one_of(any, Volatility::Immutable),
+            signature: any_arguments(),
         }
     }
 
@@ -89,6 +91,11 @@ impl Aggregate {
 
     pub(crate) fn complex(mut self, name: &'static str) -> Aggregate {
         self.complex = Some(name);
+        self
+    }
+
+    pub(crate) fn counts(mut self) -> Aggregate {
+        self.counts = true;
         self
     }
 
@@ -126,18 +133,18 @@ impl AggregateUDFImpl for Aggregate {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        let (least, most) = self.arguments;
-        if types.len() < least || types.len() > most {
-            return plan_err!(
-                "Invalid number of arguments to function '{}'",
-                self.name.to_uppercase()
-            );
-        }
+        check_count(&shown(self.name), types.len(), self.arguments)?;
         (self.types)(types)
     }
 
     fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
         let types: Vec<DataType> = fields.iter().map(|field| field.data_type().clone()).collect();
+        if self.counts
+            && let Some(ColumnType::Complex(kind)) = fields.first().map(|field| column::of_field(field))
+            && !kind.contains("Sketch")
+        {
+            return uncountable(self.name, &kind);
+        }
         let field = Field::new(self.name, self.return_type(&types)?, true);
         Ok(Arc::new(match self.complex {
             Some(name) => field.with_metadata(complex_metadata(name)),
@@ -172,6 +179,30 @@ impl AggregateUDFImpl for Aggregate {
     }
 }
 
+/// The name that a statement has for an aggregate.
+fn shown(name: &str) -> String {
+    let inner = name
+        .strip_prefix("druid_")
+        .and_then(|name| name.strip_suffix("_distinct"))
+        .or_else(|| name.strip_suffix("_builtin"));
+    inner.unwrap_or(name).to_uppercase()
+}
+
+fn uncountable<T>(name: &str, kind: &str) -> Result<T> {
+    if name == "druid_count_distinct" {
+        return plan_err!(
+            "Using APPROX_COUNT_DISTINCT() or enabling approximation with COUNT(DISTINCT) is not supported for column \
+             type [COMPLEX<{kind}>]. You can disable approximation by setting [useApproximateCountDistinct: false] in \
+             the query context."
+        );
+    }
+    let (name, kind) = (shown(name), kind.to_uppercase());
+    let forms = forms(&name);
+    plan_err!(
+        "Cannot apply '{name}' to arguments of type '{name}(<COMPLEX<{kind}>>)'. Supported form(s): '{forms}'"
+    )
+}
+
 /// A call of an aggregate.
 pub(crate) struct Call<'a> {
     pub name: &'static str,
@@ -194,6 +225,14 @@ impl Call<'_> {
         expr.is_some_and(|expr| expr.downcast_ref::<Literal>().is_some())
     }
 
+    /// The kind of an argument that is COMPLEX.
+    pub(crate) fn complex(&self, index: usize) -> Option<String> {
+        match column::of_field(self.args.expr_fields.get(index)?) {
+            ColumnType::Complex(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
     /// Type of an argument.
     pub(crate) fn data_type(&self, index: usize) -> DataType {
         self.args
@@ -204,7 +243,20 @@ impl Call<'_> {
 
     /// An error in Druid's manner.
     pub(crate) fn wrong<T>(&self, what: impl std::fmt::Display) -> Result<T> {
-        plan_err!("Aggregation [{}] {what}", self.name.to_uppercase())
+        plan_err!("Aggregation [{}] {what}", shown(self.name))
+    }
+
+    /// An argument has the wrong type.
+    pub(crate) fn cannot_apply<T>(&self) -> Result<T> {
+        let types: Vec<DataType> = (0..self.count()).map(|index| self.data_type(index)).collect();
+        let literals: Vec<Option<&ScalarValue>> = self
+            .args
+            .exprs
+            .iter()
+            .map(|expr| expr.downcast_ref::<Literal>().map(Literal::value))
+            .collect();
+        let name = shown(self.name);
+        cannot_apply(&name, &types, &literals, &forms(&name))
     }
 
     /// A literal argument; none if it is left out.
@@ -212,8 +264,9 @@ impl Call<'_> {
         match self.args.exprs.get(index) {
             None => Ok(None),
             Some(expr) => match expr.downcast_ref::<Literal>() {
+                Some(literal) if literal.value().is_null() => plan_err!("Illegal use of 'NULL'"),
                 Some(literal) => Ok(Some(literal.value().clone())),
-                None => self.wrong(format!("needs a literal as argument {}", index + 1)),
+                None => plan_err!("Argument to function '{}' must be a literal", shown(self.name)),
             },
         }
     }
@@ -224,14 +277,26 @@ impl Call<'_> {
     }
 
     /// A literal number; the default if it is left out.
-    pub(crate) fn number(&self, index: usize, name: &str, default: i64) -> Result<i64> {
+    pub(crate) fn number(&self, index: usize, default: i64) -> Result<i64> {
         match self.literal(index)? {
             None => Ok(default),
             Some(scalar) if scalar.data_type().is_integer() => match scalar.cast_to(&DataType::Int64)? {
                 ScalarValue::Int64(Some(number)) => Ok(number),
-                _ => self.wrong(format!("parameter `{name}` must be a numeric literal")),
+                _ => self.cannot_apply(),
             },
-            Some(_) => self.wrong(format!("parameter `{name}` must be a numeric literal")),
+            Some(_) => self.cannot_apply(),
         }
     }
+}
+
+/// The forms of an aggregate, for messages.
+fn forms(name: &str) -> String {
+    let rest = match name {
+        "ANY_VALUE" => "<expr>, [<maxBytesPerStringInt>, [<aggregateMultipleValuesBoolean>]]",
+        "EARLIEST_BY" | "LATEST_BY" => "<expr>, <timeColumn>, [<maxBytesPerStringInt>]",
+        "APPROX_QUANTILE_DS" => "<expr>, <probability>, [<kInt>]",
+        "STRING_AGG" => "<expr>, <separator>, [<sizeInt>]",
+        _ => "<expr>, [<sizeInt>]",
+    };
+    format!("{name}({rest})")
 }

@@ -13,6 +13,8 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
 };
 
+use crate::function::check_count;
+
 pub(super) fn functions() -> Vec<Arc<AggregateUDF>> {
     let total = |inner: Arc<AggregateUDF>, whole| {
         Arc::new(AggregateUDF::new_from_impl(Total {
@@ -42,12 +44,8 @@ impl AggregateUDFImpl for Total {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let [data_type] = types else {
-            return datafusion::common::plan_err!(
-                "Invalid number of arguments to function '{}'",
-                self.inner.name().to_uppercase()
-            );
-        };
+        check_count(self.inner.name(), types.len(), (1, 1))?;
+        let data_type = types.first().unwrap_or(&DataType::Null);
         let whole = data_type.is_integer() || matches!(data_type, DataType::Boolean | DataType::Null);
         Ok(vec![if data_type.is_decimal() {
             data_type.clone()

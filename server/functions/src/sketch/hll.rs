@@ -7,11 +7,13 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
+use datasketches::common::NumStdDev;
 use datasketches::hash::value::{canonical_float, raw_bytes};
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 
-use super::{Item, binary, damaged, deviations, doubles_text, each_item, sketches, zero};
+use super::{Item, binary, damaged, deviations, doubles_text, each_item, sketches, texts, zero};
 use crate::aggregate::{Aggregate, Call};
+use crate::cast::java_double;
 use crate::function::{Args, Function, is_text, returns_double, returns_long, returns_text, scalar_text};
 
 const NAME: &str = "HLL";
@@ -29,6 +31,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             state,
             |call| make(call, None),
         )
+        .counts()
         .complex("HLLSketchBuild"),
         Aggregate::new(
             "approx_count_distinct_ds_hll",
@@ -37,6 +40,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             state,
             |call| make(call, Some(LG_K)),
         )
+        .counts()
         .empty(zero),
         // Twice as exact, as Druid's own sketch for it is.
         Aggregate::new(
@@ -44,10 +48,15 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             (1, 1),
             returns_long,
             state,
-            |call| make(call, Some(LG_K_BUILT_IN)),
+            count,
         )
         .alias(&["approx_count_distinct"])
+        .counts()
         .empty(zero),
+        // COUNT(DISTINCT …), where it may be approximate.
+        Aggregate::new("druid_count_distinct", (1, 1), returns_long, state, count)
+            .counts()
+            .empty(zero),
     ]
 }
 
@@ -70,6 +79,13 @@ pub(super) fn functions() -> Vec<Function> {
         .complex("HLLSketch"),
         Function::new("hll_sketch_to_string", (1, 1), returns_text, to_string),
     ]
+}
+
+/// The rounded estimate of each sketch.
+pub(super) fn finalized(args: &Args) -> Result<ArrayRef> {
+    texts(args, NAME, |bytes| {
+        Ok((read(bytes)?.estimate().round() as i64).to_string())
+    })
 }
 
 fn read(bytes: &[u8]) -> Result<HllSketch> {
@@ -161,26 +177,71 @@ fn to_string(args: &Args) -> Result<ArrayRef> {
             builder.append_null();
             continue;
         };
-        let sketch = read(bytes)?;
-        let kind = match sketch.target_type() {
-            HllType::Hll4 => "HLL_4",
-            HllType::Hll6 => "HLL_6",
-            HllType::Hll8 => "HLL_8",
-        };
-        builder.append_value(format!(
-            "### HLL SKETCH SUMMARY: \n  Log Config K   : {}\n  Hll Target     : {kind}\n  LB             : {:?}\n  Estimate       : {:?}\n  UB             : {:?}\n",
-            sketch.lg_config_k(),
-            sketch.lower_bound(datasketches::common::NumStdDev::One),
-            sketch.estimate(),
-            sketch.upper_bound(datasketches::common::NumStdDev::One),
-        ));
+        builder.append_value(summary(&read(bytes)?));
     }
     Ok(Arc::new(builder.finish()))
 }
 
+/// What Java's `HllSketch.toString` says. Some of it is only in the serialized form.
+fn summary(sketch: &HllSketch) -> String {
+    let bytes = sketch.serialize();
+    let byte = |index: usize| bytes.get(index).copied().unwrap_or(0);
+    let word = |index: usize| {
+        let four = bytes.get(index..index + 4).and_then(|four| four.try_into().ok());
+        four.map_or(0, i32::from_le_bytes)
+    };
+    let double = |index: usize| {
+        let eight = bytes
+            .get(index..index + 8)
+            .and_then(|eight| eight.try_into().ok());
+        java_double(eight.map_or(0.0, f64::from_le_bytes))
+    };
+    let kind = match sketch.target_type() {
+        HllType::Hll4 => "HLL_4",
+        HllType::Hll6 => "HLL_6",
+        HllType::Hll8 => "HLL_8",
+    };
+    let (mode, rest) = match byte(MODE_AT) & 3 {
+        0 => ("LIST", format!("  Coupon Count   : {}\n", byte(6))),
+        1 => ("SET", format!("  Coupon Count   : {}\n", word(8))),
+        _ => (
+            "HLL",
+            format!(
+                "  CurMin         : {}\n  NumAtCurMin    : {}\n  HipAccum       : {}\n  KxQ0           : {}\n  KxQ1           : {}\n",
+                byte(6),
+                word(32),
+                double(8),
+                double(16),
+                double(24)
+            ),
+        ),
+    };
+    format!(
+        "### HLL SKETCH SUMMARY: \n  Log Config K   : {}\n  Hll Target     : {kind}\n  Current Mode   : {mode}\n  Memory         : false\n  LB             : {}\n  Estimate       : {}\n  UB             : {}\n  OutOfOrder Flag: {}\n{rest}",
+        sketch.lg_config_k(),
+        java_double(sketch.lower_bound(NumStdDev::One)),
+        java_double(sketch.estimate()),
+        java_double(sketch.upper_bound(NumStdDev::One)),
+        byte(FLAGS_AT) & OUT_OF_ORDER != 0,
+    )
+}
+
+/// Places in the serialized form.
+const FLAGS_AT: usize = 5;
+const MODE_AT: usize = 7;
+const OUT_OF_ORDER: u8 = 16;
+
+/// Counts values, or what sketches of either kind have seen.
+fn count(call: &Call<'_>) -> Result<Box<dyn Accumulator>> {
+    match call.complex(0).as_deref() {
+        Some("thetaSketch" | "thetaSketchBuild") => super::theta::make(call, true),
+        _ => make(call, Some(LG_K_BUILT_IN)),
+    }
+}
+
 /// With `default` the result is an estimate, without it a sketch.
 fn make(call: &Call<'_>, default: Option<i64>) -> Result<Box<dyn Accumulator>> {
-    let lg = call.number(1, "lgK", default.unwrap_or(LG_K))?;
+    let lg = call.number(1, default.unwrap_or(LG_K))?;
     let lg = match u8::try_from(lg) {
         Ok(lg) if (4..=21).contains(&lg) => lg,
         _ => return call.wrong(format!("lgK must be between 4 and 21, not [{lg}]")),

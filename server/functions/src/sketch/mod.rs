@@ -14,7 +14,7 @@ use datafusion::error::Result;
 use datasketches::common::NumStdDev;
 
 use crate::aggregate::Aggregate;
-use crate::function::{Args, Function, is_text};
+use crate::function::{Args, Function, is_text, returns_text};
 use crate::{multiple, number, text};
 
 pub(crate) fn aggregates() -> Vec<Aggregate> {
@@ -44,7 +44,29 @@ pub(crate) fn functions() -> Vec<Function> {
             .alias(&["complex_decode_base64"])
             .literals(&[0]),
     );
+    functions.extend([
+        finalized("druid_final_hll", "HLLSketchBuild", hll::finalized),
+        finalized("druid_final_theta", "thetaSketchBuild", theta::finalized),
+        finalized(
+            "druid_final_quantiles",
+            "quantilesDoublesSketch",
+            quantiles::finalized,
+        ),
+    ]);
     functions
+}
+
+/// What a sketch shows itself as where `sqlFinalizeOuterSketches` is set.
+fn finalized(name: &'static str, kind: &'static str, body: fn(&Args) -> Result<ArrayRef>) -> Function {
+    Function::new(name, (1, 1), returns_text, body).complex(kind)
+}
+
+/// The text that each sketch becomes.
+fn texts(args: &Args, name: &str, show: fn(&[u8]) -> Result<String>) -> Result<ArrayRef> {
+    let bytes = sketches(args, 0, name)?;
+    let texts = bytes.iter().map(|bytes| bytes.map(show).transpose());
+    let texts: arrow::array::StringArray = texts.collect::<Result<_>>()?;
+    Ok(std::sync::Arc::new(texts))
 }
 
 fn decode(args: &Args) -> Result<ArrayRef> {

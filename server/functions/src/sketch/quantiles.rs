@@ -10,7 +10,7 @@ use datafusion::logical_expr::Accumulator;
 use datasketches::common::SearchCriteria;
 use datasketches::kll::{KllFloat, KllSketch};
 
-use super::{binary, damaged, doubles_text, sketches};
+use super::{binary, damaged, doubles_text, sketches, texts};
 use crate::aggregate::{Aggregate, Call};
 use crate::function::{Args, Function, returns_double, returns_text};
 use crate::number;
@@ -30,13 +30,16 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             |_| Ok(DataType::Binary),
             state,
             |call| {
-                let k = call.number(1, "k", K)?;
+                let k = call.number(1, K)?;
                 make(call, k, None)
             },
         )
         .complex("quantilesDoublesSketch"),
         Aggregate::new("approx_quantile_ds", (2, 3), returns_double, state, |call| {
-            let k = call.number(2, "k", K)?;
+            let k = call.number(2, K)?;
+            if !call.data_type(1).is_numeric() {
+                return call.cannot_apply();
+            }
             let fraction = match call.literal(1)?.map(|scalar| scalar.cast_to(&DataType::Float64)) {
                 Some(Ok(ScalarValue::Float64(Some(fraction)))) if (0.0..=1.0).contains(&fraction) => fraction,
                 _ => return call.wrong("needs a probability between 0 and 1 as argument 2"),
@@ -92,6 +95,11 @@ pub(super) fn functions() -> Vec<Function> {
         }),
         Function::new("ds_quantile_summary", (1, 1), returns_text, summary),
     ]
+}
+
+/// How many values each sketch has seen.
+pub(super) fn finalized(args: &Args) -> Result<ArrayRef> {
+    texts(args, NAME, |bytes| Ok(read(bytes)?.n().to_string()))
 }
 
 fn read(bytes: &[u8]) -> Result<Sketch> {

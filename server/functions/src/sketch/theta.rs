@@ -13,8 +13,9 @@ use datasketches::theta::{
     ThetaUnionBuilder,
 };
 
-use super::{Item, binary, damaged, deviations, each_item, sketches, zero};
+use super::{Item, binary, damaged, deviations, each_item, sketches, texts, zero};
 use crate::aggregate::{Aggregate, Call};
+use crate::cast::java_double;
 use crate::function::{Args, Function, returns_double, returns_long, returns_text};
 
 const NAME: &str = "theta";
@@ -31,6 +32,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             state,
             |call| make(call, false),
         )
+        .counts()
         .complex("thetaSketchBuild"),
         Aggregate::new(
             "approx_count_distinct_ds_theta",
@@ -39,6 +41,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             state,
             |call| make(call, true),
         )
+        .counts()
         .empty(zero),
     ]
 }
@@ -101,6 +104,11 @@ pub(super) fn functions() -> Vec<Function> {
     ]
 }
 
+/// The estimate of each sketch.
+pub(super) fn finalized(args: &Args) -> Result<ArrayRef> {
+    texts(args, NAME, |bytes| Ok(java_double(read(bytes)?.estimate())))
+}
+
 fn read(bytes: &[u8]) -> Result<CompactThetaSketch> {
     CompactThetaSketch::deserialize(bytes).map_err(|error| damaged(NAME, &error))
 }
@@ -158,7 +166,7 @@ fn combine(
 
 fn bounds(args: &Args) -> Result<ArrayRef> {
     let bytes = sketches(args, 0, NAME)?;
-    let deviations = deviations(args, 1)?;
+    let wanted = args.long(1)?.iter().next().flatten().unwrap_or(0);
     let mut builder = StringBuilder::new();
     for bytes in &bytes {
         let Some(bytes) = bytes else {
@@ -166,12 +174,20 @@ fn bounds(args: &Args) -> Result<ArrayRef> {
             continue;
         };
         let sketch = read(bytes)?;
+        let estimate = sketch.estimate();
+        // What is exact has no error, however many deviations are asked for.
+        let (low, high) = if sketch.is_estimation_mode() {
+            let deviations = deviations(args, 1)?;
+            (sketch.lower_bound(deviations), sketch.upper_bound(deviations))
+        } else {
+            (estimate, estimate)
+        };
         builder.append_value(
             serde_json::json!({
-                "estimate": sketch.estimate(),
-                "highBound": sketch.upper_bound(deviations),
-                "lowBound": sketch.lower_bound(deviations),
-                "numStdDev": deviations.as_u8(),
+                "estimate": estimate,
+                "highBound": high,
+                "lowBound": low,
+                "numStdDev": wanted,
             })
             .to_string(),
         );
@@ -179,8 +195,8 @@ fn bounds(args: &Args) -> Result<ArrayRef> {
     Ok(Arc::new(builder.finish()))
 }
 
-fn make(call: &Call<'_>, estimate: bool) -> Result<Box<dyn Accumulator>> {
-    let size = call.number(1, "size", SIZE)?;
+pub(super) fn make(call: &Call<'_>, estimate: bool) -> Result<Box<dyn Accumulator>> {
+    let size = call.number(1, SIZE)?;
     let Some(lg) = exponent(size) else {
         return call.wrong(format!("needs a power of two as the size, not [{size}]"));
     };

@@ -214,11 +214,7 @@ fn make(call: &Call<'_>) -> Result<Box<dyn Accumulator>> {
     // A last literal number is the number of entries, all between are metrics.
     let last = call.count() - 1;
     let sized = last > 0 && call.is_literal(last) && call.data_type(last).is_integer();
-    let size = if sized {
-        call.number(last, "size", SIZE)?
-    } else {
-        SIZE
-    };
+    let size = if sized { call.number(last, SIZE)? } else { SIZE };
     let Some(lg) = exponent(size) else {
         return call.wrong(format!("needs a power of two as the size, not [{size}]"));
     };

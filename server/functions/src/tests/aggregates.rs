@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -15,6 +17,11 @@ fn table() -> SessionContext {
             .collect();
         RecordBatch::try_from_iter_with_nullable([
             ("t", Arc::new(Int64Array::from(times.to_vec())) as ArrayRef, true),
+            (
+                "at",
+                Arc::new(TimestampMillisecondArray::from(times.to_vec())) as ArrayRef,
+                true,
+            ),
             ("l", Arc::new(Int64Array::from(longs.to_vec())) as ArrayRef, true),
             ("d", Arc::new(doubles) as ArrayRef, true),
             ("s", Arc::new(StringArray::from(texts.to_vec())) as ArrayRef, true),
@@ -55,16 +62,18 @@ async fn check(cases: &[(&str, &str)]) {
 #[tokio::test]
 async fn values() {
     check(&[
-        ("earliest_by(l, t) FROM r", "0"),
-        ("latest_by(l, t) FROM r", "NULL"),
-        ("latest_by(l, t) FROM r WHERE l IS NOT NULL", "3"),
-        ("earliest_by(s, t) FROM r", ""),
-        ("latest_by(s, t, 1) FROM r WHERE t < 4", "c"),
-        ("latest_by(s, t, 2) FROM (SELECT 'hello' AS s, 1 AS t)", "he"),
-        ("earliest_by(l, t) FROM r WHERE t > 9", "NULL"),
+        ("earliest_by(l, at) FROM r", "0"),
+        ("latest_by(l, at) FROM r", "NULL"),
+        ("latest_by(l, at) FROM r WHERE l IS NOT NULL", "3"),
+        ("earliest_by(s, at) FROM r", ""),
+        ("latest_by(s, at, 1) FROM r WHERE t < 4", "c"),
+        ("latest_by('hello', at, 2) FROM r", "he"),
+        ("earliest_by(l, at) FROM r WHERE t > 9", "NULL"),
         ("any_value(l) FROM r WHERE t = 3", "7"),
         ("any_value(s, 10, false) FROM r WHERE t = 2", "x"),
-        ("any_value(s) FROM r WHERE t = 2", "[\"x\",\"y\"]"),
+        ("any_value(s) FROM r WHERE t = 2", "[x, y]"),
+        ("any_value(s, 4) FROM r WHERE t = 2", "[x, "),
+        ("earliest_by(s, at, 10) FROM r WHERE t = 2", "[x, y]"),
         ("array_agg(l) FROM (SELECT l FROM r WHERE t IN (1, 3))", "[7, 0]"),
         ("druid_array_agg_distinct(l) FROM r", "[NULL, 0, 3, 7]"),
         ("druid_array_agg_distinct(s) FROM r", "[NULL, , c, d, x, y]"),
@@ -78,6 +87,10 @@ async fn values() {
         ("druid_string_agg_distinct(s, '|') FROM r", "|c|d|x|y"),
         ("string_agg(s, ',') FROM r WHERE t = 2", "x,y"),
         ("string_agg(s, ',') FROM r WHERE t = 6", "NULL"),
+        (
+            "string_agg(CAST(d AS FLOAT) / 5, '|') FROM r WHERE t = 4",
+            "0.30000001192092896",
+        ),
         ("approx_count_distinct(l) FROM r", "3"),
         ("approx_count_distinct(s) FROM r", "5"),
         ("approx_count_distinct(l) FROM r WHERE t > 9", "0"),
@@ -109,6 +122,25 @@ async fn values() {
             "hll_sketch_estimate_with_error_bounds(ds_hll(l), 1) FROM r WHERE l = 7",
             "[1.0,1.0,1.000049929250618]",
         ),
+        (
+            "theta_sketch_estimate_with_error_bounds(ds_theta(l), 10) FROM r",
+            "{\"estimate\":3.0,\"highBound\":3.0,\"lowBound\":3.0,\"numStdDev\":10}",
+        ),
+        (
+            "approx_count_distinct(x) FROM (SELECT ds_theta(l) AS x FROM r)",
+            "3",
+        ),
+        (
+            "approx_count_distinct(x) FROM (SELECT ds_hll(l) AS x FROM r)",
+            "3",
+        ),
+        (
+            "hll_sketch_to_string(ds_hll(l)) FROM r WHERE l = 7",
+            "### HLL SKETCH SUMMARY: \n  Log Config K   : 12\n  Hll Target     : HLL_4\n  Current Mode   : LIST\n  Memory         : false\n  LB             : 1.0\n  Estimate       : 1.0\n  UB             : 1.000049929250618\n  OutOfOrder Flag: false\n  Coupon Count   : 1\n",
+        ),
+        ("druid_final_hll(ds_hll(l)) FROM r", "3"),
+        ("druid_final_theta(ds_theta(l)) FROM r", "3.0"),
+        ("druid_final_quantiles(ds_quantiles_sketch(t)) FROM r", "6"),
         ("ds_get_quantile(ds_quantiles_sketch(t), 0.5) FROM r", "3.0"),
         (
             "ds_get_quantiles(ds_quantiles_sketch(t), 0, 1) FROM r",
@@ -130,8 +162,20 @@ async fn values() {
         ("sum(d) FROM r WHERE t > 9", "NULL"),
         ("var_pop(t) FROM r", "2.9166666666666665"),
         ("variance(t) FROM r", "3.5"),
+        ("stddev(t) FROM r", "1.8708286933869707"),
+        ("var_samp(d) FROM r", "2.0625"),
         ("stddev_pop(t) FROM r WHERE t > 9", "NULL"),
-        ("bit_and(t) FROM r WHERE t IN (3, 6)", "2"),
+        ("variance(l) FROM r WHERE t = 3", "0.0"),
+        ("stddev_samp(l) FROM r WHERE t = 3", "0.0"),
+        ("var_pop(l) FROM r WHERE t = 2", "NULL"),
+        (
+            "var_samp(t) OVER (ORDER BY t ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS v FROM r ORDER BY t DESC",
+            "0.5",
+        ),
+        // Folded from 0.
+        ("bit_and(t) FROM r WHERE t IN (3, 6)", "0"),
+        ("bit_and(l) FROM r WHERE t = 2", "NULL"),
+        ("bit_and(l) FROM r WHERE t > 9", "NULL"),
         ("bit_or(t) FROM r", "7"),
         ("bit_xor(t) FROM r", "7"),
     ])
@@ -142,7 +186,7 @@ async fn values() {
 #[tokio::test]
 async fn groups() {
     let context = table();
-    let sql = "SELECT l, earliest_by(t, t), druid_array_agg_distinct(t), approx_count_distinct_ds_theta(t), \
+    let sql = "SELECT l, earliest_by(t, at), druid_array_agg_distinct(t), approx_count_distinct_ds_theta(t), \
                approx_quantile_ds(t, 1) FROM r GROUP BY l ORDER BY l";
     let batches = rows(&context, sql).await.unwrap();
     let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
@@ -192,7 +236,36 @@ async fn refusals() {
         ),
         (
             "array_agg(s, 'abc') FROM r",
-            "parameter `maxBytes` must be a numeric literal",
+            "Cannot apply 'ARRAY_AGG' to arguments of type 'ARRAY_AGG(<VARCHAR>, <CHAR(3)>)'",
+        ),
+        (
+            "druid_string_agg_distinct(s, s) FROM r",
+            "Argument to function 'STRING_AGG' must be a literal",
+        ),
+        ("any_value(s, NULL) FROM r", "Illegal use of 'NULL'"),
+        (
+            "any_value(s, 10, 'true') FROM r",
+            "Cannot apply 'ANY_VALUE' to arguments of type 'ANY_VALUE(<VARCHAR>, <INTEGER>, <CHAR(4)>)'",
+        ),
+        (
+            "latest_by(l, t) FROM r",
+            "Cannot apply 'LATEST_BY' to arguments of type 'LATEST_BY(<BIGINT>, <BIGINT>)'",
+        ),
+        (
+            "approx_quantile_ds(l, '0.5') FROM r",
+            "Cannot apply 'APPROX_QUANTILE_DS' to arguments of type 'APPROX_QUANTILE_DS(<BIGINT>, <CHAR(3)>)'",
+        ),
+        (
+            "array_agg(s, 1, 2) FROM r",
+            "Invalid number of arguments to function 'ARRAY_AGG'. Was expecting 1 arguments",
+        ),
+        (
+            "druid_count_distinct(parse_json(s)) FROM r",
+            "Using APPROX_COUNT_DISTINCT() or enabling approximation with COUNT(DISTINCT) is not supported for column type [COMPLEX<json>].",
+        ),
+        (
+            "approx_count_distinct(parse_json(s)) FROM r",
+            "Cannot apply 'APPROX_COUNT_DISTINCT' to arguments of type 'APPROX_COUNT_DISTINCT(<COMPLEX<JSON>>)'",
         ),
         (
             "approx_count_distinct_ds_theta(l, 100) FROM r",

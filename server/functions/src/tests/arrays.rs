@@ -41,7 +41,8 @@ async fn values() {
         ("array_append(make_array('a'), NULL)", "[a, NULL]"),
         ("array_append(NULL, 1)", "NULL"),
         ("array_concat(make_array(1), make_array(2, 3))", "[1, 2, 3]"),
-        ("array_concat(make_array(1), NULL)", "[1]"),
+        ("array_concat(make_array(1), NULL)", "NULL"),
+        ("array_concat(NULL, make_array(1))", "NULL"),
         ("array_concat(make_array('a'), make_array(1))", "[a, 1]"),
         ("array_slice(make_array(0, 1, 2), 1)", "[1, 2]"),
         ("array_slice(make_array(0, 1, 2), 1, 2)", "[1]"),
@@ -70,9 +71,12 @@ async fn refusals() {
     fails(&[
         (
             "string_to_array('x', '(')",
-            "cannot use the regular expression [(]",
+            "An invalid pattern [(] was provided for the [string_to_array] function, error: [",
         ),
-        ("array_length()", "array_length"),
+        (
+            "array_length()",
+            "Invalid number of arguments to function 'ARRAY_LENGTH'. Was expecting 1 arguments",
+        ),
     ])
     .await;
 }

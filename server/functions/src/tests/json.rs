@@ -5,13 +5,26 @@ async fn values() {
     check(&[
         ("json_value('{\"a\":{\"b\":[5,6]}}', '$.a.b[1]')", "6"),
         ("json_value('{\"a\":{\"b\":[5,6]}}', '$.a.b[-1]')", "6"),
-        ("json_value('{\"a\":{\"b\":[5,6]}}', '$.a.b')", "[5,6]"),
+        // An array is its only element, or nothing.
+        ("json_value('{\"a\":{\"b\":[5,6]}}', '$.a.b')", "NULL"),
+        ("json_value('{\"a\":[\"x\"]}', '$.a')", "x"),
+        ("json_value('{\"a\":[1.5]}', '$.a')", "1.5"),
+        ("json_value('{\"a\":[]}', '$.a')", "NULL"),
+        ("json_value('{\"a\":[null]}', '$.a')", "NULL"),
+        ("json_value('{\"a\":[[1]]}', '$.a')", "NULL"),
+        ("druid_json_value_bigint('{\"a\":[\"100\"]}', '$.a')", "100"),
+        ("druid_json_value_double('{\"a\":[1,2]}', '$.a')", "NULL"),
         ("json_value('{\"a\":{\"b\":1}}', '$.a')", "NULL"),
         ("json_value('{\"a b\":1}', '$[''a b'']')", "1"),
         ("json_value('{\"a\":1.0}', '$.a')", "1.0"),
         ("json_value('{\"a\":null}', '$.a')", "NULL"),
         ("json_value('{\"a\":true}', '$.a')", "true"),
         ("json_value(NULL, '$.a')", "NULL"),
+        ("json_value('{\"a\":1}', NULL)", "NULL"),
+        (
+            "json_value(j, array_offset(json_paths(j), 0)) FROM (VALUES ('{\"a\":{\"b\":7}}'), ('5')) AS t (j)",
+            "7",
+        ),
         ("druid_json_value_bigint('{\"a\":\"12\"}', '$.a')", "12"),
         ("druid_json_value_bigint('{\"a\":\"x\"}', '$.a')", "NULL"),
         ("druid_json_value_bigint('{\"a\":1.9}', '$.a')", "1"),
@@ -32,6 +45,8 @@ async fn values() {
         ("json_query_array('{\"a\":[1,2]}', '$.a')", "[1, 2]"),
         ("json_keys('{\"x\":1,\"y\":2}', '$')", "[x, y]"),
         ("json_keys('{\"x\":1}', '$.x')", "NULL"),
+        ("json_paths(NULL)", "[$]"),
+        ("json_paths('\"hello\"')", "[$]"),
         ("json_paths('{\"x\":1,\"y\":{\"z\":2}}')", "[$.x, $.y.z]"),
         (
             "json_paths('{\"a.b\":[1,2],\"c\":[{\"d\":1}]}')",
@@ -80,6 +95,10 @@ async fn refusals() {
         ("json_merge('{\"a\":1}', '[1]')", "expected object but got array"),
         ("json_merge('{\"a\":1}', '5')", "bad string input [5]"),
         ("json_object('a')", "must have an even number of arguments"),
+        (
+            "json_keys(j, p) FROM (VALUES ('{}', '$')) AS t (j, p)",
+            "Argument to function 'JSON_KEYS' must be a literal",
+        ),
     ])
     .await;
 }

@@ -36,7 +36,7 @@ async fn check(cases: &[(&str, &str)]) {
     let context = context();
     let mut wrong = Vec::new();
     for (sql, expected) in cases {
-        let found = match rows(&context, &format!("SELECT {sql} AS v")).await {
+        let found = match rows(&context, &format!("SELECT {sql}")).await {
             Ok(batches) => text(&batches, 0),
             Err(error) => error,
         };
@@ -51,7 +51,7 @@ async fn check(cases: &[(&str, &str)]) {
 async fn fails(cases: &[(&str, &str)]) {
     let context = context();
     for (sql, expected) in cases {
-        match rows(&context, &format!("SELECT {sql} AS v")).await {
+        match rows(&context, &format!("SELECT {sql}")).await {
             Ok(batches) => panic!("{sql} gave {}", text(&batches, 0)),
             Err(error) => {
                 assert!(error.contains(expected), "{sql}: {error}");

@@ -13,6 +13,9 @@ async fn values() {
         ("array_to_mv(make_array('x'))", "x"),
         ("string_to_mv('a,b', ',')", "[\"a\",\"b\"]"),
         ("mv_to_string(AB, '-')", "a-b"),
+        ("druid_coalesce(NULL, AB, 'x')", "[\"a\",\"b\"]"),
+        // A list beside a value makes as many of it.
+        ("druid_coalesce('q', AB)", "[\"q\",\"q\"]"),
         ("mv_filter_only(AB, make_array('b'))", "b"),
         ("mv_filter_only(AB, make_array('z'))", "NULL"),
         ("mv_filter_none(AB, make_array('b'))", "a"),

@@ -129,7 +129,15 @@ async fn refusals() {
             "decode_base64_utf8('%%%')",
             "Function[DECODE_BASE64_UTF8] cannot decode [%%%]",
         ),
-        ("regexp_like('x', '(')", "cannot use the regular expression [(]"),
+        (
+            "regexp_like('x', '(')",
+            "An invalid pattern [(] was provided for the [regexp_like] function, error: [",
+        ),
+        (
+            "regexp_like('x', 1)",
+            "Cannot apply 'REGEXP_LIKE' to arguments of type 'REGEXP_LIKE(<CHAR(1)>, <INTEGER>)'",
+        ),
+        ("regexp_like('x', NULL)", "Illegal use of 'NULL'"),
         ("regexp_extract('x', 'x', 3)", "group [3] is not in the pattern"),
         (
             "regexp_replace('x', 'x', '$1')",
@@ -137,7 +145,7 @@ async fn refusals() {
         ),
         (
             "contains_string('x', concat('a', 'b'))",
-            "argument 2 must be a literal",
+            "Argument to function 'CONTAINS_STRING' must be a literal",
         ),
         ("lookup('x', 'nope')", "Lookup [nope] not found"),
         ("parse_long('1', 99)", "radix must be between 2 and 36, not [99]"),

@@ -97,6 +97,9 @@ async fn values() {
             "2000-01-02T01:04:05.678Z",
         ),
         ("time_parse('')", "NULL"),
+        ("time_parse(' 2000-01-01')", "NULL"),
+        ("time_parse('2000-01-01 ')", "2000-01-01T00:00:00Z"),
+        ("time_parse('2000-01-01  ')", "NULL"),
         (
             "date_trunc('week', time_parse('2000-02-29T13:45:17'))",
             "2000-02-28T00:00:00Z",
@@ -162,7 +165,10 @@ async fn refusals() {
             "date_trunc('fortnight', time_parse('2000'))",
             "Operator[DATE_TRUNC] cannot truncate to[fortnight]",
         ),
-        ("time_floor(time_parse('2000'), 'P')", "[P] is not an ISO period"),
+        (
+            "time_floor(time_parse('2000'), 'P')",
+            "Invalid period['P'] specified for expression[time_floor]",
+        ),
         (
             "time_floor(time_parse('2000'), 'P1D', NULL, 'Mars')",
             "[Mars] is not a time zone",
@@ -174,13 +180,20 @@ async fn refusals() {
         ("time_parse('x', 'b')", "[b] is not a date pattern"),
         (
             "time_in_interval(time_parse('2000'), '2000')",
-            "[2000] is not an ISO interval",
+            "Function 'TIME_IN_INTERVAL' second argument is not a valid ISO8601 interval: [2000]",
         ),
         (
             "time_shift(time_parse('2000'), concat('P1', 'D'), 1)",
-            "must be a literal",
+            "Argument to function 'TIME_SHIFT' must be a literal",
         ),
-        ("time_floor()", "time_floor"),
+        (
+            "time_floor()",
+            "Invalid number of arguments to function 'TIME_FLOOR'. Was expecting 2 arguments",
+        ),
+        (
+            "time_extract(time_parse('2000'))",
+            "Invalid number of arguments to function 'TIME_EXTRACT'. Was expecting 2 arguments",
+        ),
     ])
     .await;
 }

@@ -1,0 +1,65 @@
+//! Arguments of calls, before and after they are rewritten.
+
+use sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query, SelectItem};
+use sqlparser::tokenizer::Span;
+use trilith_proto::error::ApiError;
+
+use crate::error::at;
+use crate::names;
+use crate::rewrite::{call, null};
+
+/// Refuses a call that would look complete once its other arguments are filled in.
+pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
+    let FunctionArguments::List(list) = &function.args else {
+        return Ok(());
+    };
+    let span = match function.name.0.last().and_then(|part| part.as_ident()) {
+        Some(name) => name.span,
+        None => Span::empty(),
+    };
+    let least = match name {
+        "TIME_SHIFT" | "TIMESTAMPADD" => 3,
+        "TIME_FLOOR" | "TIME_CEIL" | "DATE_TRUNC" | "TIME_IN_INTERVAL" | "TIME_EXTRACT" => 2,
+        "TIME_PARSE" | "TIME_FORMAT" | "EARLIEST" | "LATEST" => 1,
+        _ => 0,
+    };
+    if list.args.len() < least {
+        return Err(at(
+            format!("Invalid number of arguments to function '{name}'. Was expecting {least} arguments"),
+            span,
+        ));
+    }
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))]
+            if name == "MV_TO_ARRAY" && !matches!(arg, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) =>
+        {
+            Err(at(
+                format!(
+                    "Function[mv_to_array] argument {arg} should be an identifier expression. Use array() instead"
+                ),
+                span,
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the sketches that a query selects show their estimates, for `sqlFinalizeOuterSketches`.
+pub(crate) fn finalize_sketches(query: &mut Query) {
+    let Some(select) = names::outer_select(&mut query.body) else {
+        return;
+    };
+    for item in &mut select.projection {
+        let SelectItem::ExprWithAlias { expr, .. } = item else {
+            continue;
+        };
+        let Expr::Function(function) = expr else { continue };
+        let shown = match function.name.to_string().to_ascii_uppercase().as_str() {
+            "DS_HLL" => "druid_final_hll",
+            "DS_THETA" => "druid_final_theta",
+            "DS_QUANTILES_SKETCH" => "druid_final_quantiles",
+            _ => continue,
+        };
+        *expr = call(shown, vec![std::mem::replace(expr, null())]);
+    }
+}
