@@ -1,13 +1,20 @@
 //! What a client may know of a statement before it gives values for its `?`.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use serde_json::Value;
+use sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, Query, UnaryOperator,
+    Value as SqlValue, ValueWithSpan, Visit, Visitor,
+};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
+use trilith_proto::column;
 use trilith_proto::error::ApiError;
 
 use crate::catalog::Catalog;
@@ -59,10 +66,11 @@ pub fn describe(
     let mut parameters = vec![DataType::Utf8; count];
     if count > 0 {
         // Types are a help: without them values are taken as texts.
-        if let Ok(plan) = open_plan(parts, &statement, &catalog, &runtime) {
-            for (index, parameter) in parameters.iter_mut().enumerate() {
-                *parameter = type_at(&plan, index).unwrap_or(DataType::Utf8);
-            }
+        let (written, plan) = open_plan(parts, &statement, &catalog, &runtime)?;
+        for (index, parameter) in parameters.iter_mut().enumerate() {
+            let planned = || type_at(plan.as_ref()?, index);
+            let found = written.get(&index).cloned().or_else(planned);
+            *parameter = found.unwrap_or(DataType::Utf8);
         }
     }
     let schema = match (kind, explain) {
@@ -129,13 +137,92 @@ fn type_at(plan: &LogicalPlan, index: usize) -> Option<DataType> {
     })
 }
 
-/// The query with `$1`, `$2`, … in the places of its `?`.
+/// Types of parameters as their places in the text tell, by index.
+type Written = HashMap<usize, DataType>;
+
+/// Finds them.
+struct Places<'a>(&'a mut Written);
+
+impl Places<'_> {
+    fn note(&mut self, expr: &Expr, data_type: DataType) {
+        if let Expr::Value(ValueWithSpan {
+            value: SqlValue::Placeholder(written),
+            ..
+        }) = expr
+            && let Some(number) = written
+                .strip_prefix('$')
+                .and_then(|number| number.parse::<usize>().ok())
+        {
+            self.0.insert(number.saturating_sub(1), data_type);
+        }
+    }
+}
+
+impl Visitor for Places<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+            let counts = limit.iter().chain(offset.iter().map(|offset| &offset.value));
+            counts.for_each(|count| self.note(count, DataType::Int64));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::UnaryOp {
+                op: UnaryOperator::Not,
+                expr,
+            } => self.note(expr, DataType::Boolean),
+            Expr::Case {
+                operand: None,
+                conditions,
+                ..
+            } => {
+                for when in conditions {
+                    self.note(&when.condition, DataType::Boolean);
+                }
+            }
+            Expr::Function(function) => {
+                let FunctionArguments::List(list) = &function.args else {
+                    return ControlFlow::Continue(());
+                };
+                let first = match function.name.to_string().to_ascii_lowercase().as_str() {
+                    "druid_cast_bigint" | "millis_to_timestamp" => DataType::Int64,
+                    "druid_cast_double" | "druid_cast_float" => DataType::Float64,
+                    "druid_cast_boolean" => DataType::Boolean,
+                    "druid_cast_timestamp"
+                    | "druid_cast_date"
+                    | "time_format"
+                    | "time_floor"
+                    | "time_ceil"
+                    | "time_shift"
+                    | "time_extract"
+                    | "timestamp_to_millis" => column::time_type(),
+                    _ => return ControlFlow::Continue(()),
+                };
+                if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))) = list.args.first() {
+                    self.note(arg, first);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The query with `$1`, `$2`, … in the places of its `?`: what its text tells of them, and its plan, if it can be
+/// planned without values.
+///
+/// Errors: tables that are not there.
 fn open_plan(
     parts: Parts,
     statement: &Statement,
     catalog: &Arc<dyn Catalog>,
     runtime: &Arc<RuntimeEnv>,
-) -> Result<LogicalPlan, ApiError> {
+) -> Result<(Written, Option<LogicalPlan>), ApiError> {
+    let mut written = Written::new();
     let mut settings = statement.context.clone();
     settings.extend(parts.settings);
     let context = QueryContext::parse(settings)?;
@@ -145,11 +232,11 @@ fn open_plan(
         Engine::Task
     };
     let mut query = parts.query;
-    let mut calls = parts
-        .externs
-        .iter()
-        .map(|raw| raw.resolve(&[]))
-        .collect::<Result<Vec<_>, _>>()?;
+    let calls: Result<Vec<_>, _> = parts.externs.iter().map(|raw| raw.resolve(&[])).collect();
+    // An argument of EXTERN is a parameter.
+    let Ok(mut calls) = calls else {
+        return Ok((written, None));
+    };
     for call in &mut calls {
         if call.signature.is_none() {
             call.signature = catalog.inferred_signature(call);
@@ -158,7 +245,13 @@ fn open_plan(
     relations::rewrite(&mut query, catalog.as_ref(), &calls)?;
     let tables = plan::tables(&query, &calls, catalog.as_ref(), engine, &mut Vec::new())?;
     names::name_columns(&mut query, parts.target.is_some());
-    rewrite::rewrite(&mut query, &context, Bound::Open, plan::now_ms())?;
+    if rewrite::rewrite(&mut query, &context, Bound::Open, plan::now_ms()).is_err() {
+        return Ok((written, None));
+    }
+    let _all: ControlFlow<()> = query.visit(&mut Places(&mut written));
     let state = plan::session(&context, engine, Arc::clone(runtime))?;
-    plan::logical_plan(*query, &|_| None, &state, tables)
+    Ok((
+        written,
+        plan::logical_plan(*query, &|_| None, &state, tables).ok(),
+    ))
 }

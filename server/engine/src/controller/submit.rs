@@ -176,15 +176,24 @@ impl Controller {
         if self.jobs.lock().contains_key(&task_id) {
             return Err(exists(&task_id));
         }
-        let put = tokio::task::spawn_blocking(move || store.put_task(&task))
+        let controller = Arc::clone(self);
+        // A caller that goes away between the two does not keep a recorded task from starting.
+        let start = async move {
+            let put = tokio::task::spawn_blocking(move || store.put_task(&task))
+                .await
+                .map_err(|error| ApiError::internal(error.to_string()))?;
+            match put {
+                Ok(()) => {}
+                Err(MetadataError::AlreadyExists(_)) => return Err(exists(&job.id)),
+                Err(error) => return Err(store_error(error)),
+            }
+            controller.start_job(job, queue);
+            Ok(())
+        };
+        self.tracker
+            .spawn(start.in_current_span())
             .await
-            .map_err(|error| ApiError::internal(error.to_string()))?;
-        match put {
-            Ok(()) => {}
-            Err(MetadataError::AlreadyExists(_)) => return Err(exists(&task_id)),
-            Err(error) => return Err(store_error(error)),
-        }
-        self.start_job(job, queue);
+            .map_err(|error| ApiError::internal(error.to_string()))??;
         Ok(Submission::Accepted(Accepted { task_id }))
     }
 

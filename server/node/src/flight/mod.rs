@@ -15,7 +15,10 @@ use arrow_flight::{
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use tokio_util::task::TaskTracker;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 use trilith_engine::controller::{Controller, ResultTicket};
 use trilith_engine::worker::{MemoryBounds, WorkerConfig, fault_of};
@@ -83,19 +86,33 @@ impl Flight {
     }
 }
 
-/// Batches as Flight messages, the schema first.
-fn encode(rows: SendableRecordBatchStream, memory: MemoryBounds) -> Answer<FlightData> {
+/// Batches as Flight messages, the schema first; they are encoded where operators run.
+fn encode(rows: SendableRecordBatchStream, memory: MemoryBounds, compute: &Handle) -> Answer<FlightData> {
     let schema = rows.schema();
     let rows = rows.map_err(move |error| {
         let fault = fault_of(&error, &memory);
         FlightError::from(Status::from(ApiError::from(&fault)))
     });
-    FlightDataEncoderBuilder::new()
+    let mut messages = FlightDataEncoderBuilder::new()
         .with_schema(schema)
         .build(rows)
         .map_err(|error| match error {
             FlightError::Tonic(status) => *status,
             other => Status::from(other),
+        });
+    let (sender, receiver) = mpsc::channel(1);
+    let encoding = compute.spawn(async move {
+        while let Some(message) = messages.next().await {
+            if sender.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    // Dropped with the stream, also while a message is being made.
+    let encoding = AbortOnDropHandle::new(encoding);
+    ReceiverStream::new(receiver)
+        .inspect(move |_| {
+            let _held = &encoding;
         })
         .boxed()
 }
@@ -121,7 +138,11 @@ impl FlightService for Flight {
         let bytes = &request.get_ref().ticket;
         if let Some(ticket) = ResultTicket::decode(bytes) {
             let rows = self.results(&ticket).await?;
-            return Ok(Response::new(encode(rows, self.worker.memory)));
+            return Ok(Response::new(encode(
+                rows,
+                self.worker.memory,
+                &self.worker.compute,
+            )));
         }
         if let Some(server) = &self.server
             && FlightSql::knows(bytes)

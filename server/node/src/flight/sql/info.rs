@@ -1,5 +1,6 @@
 //! What the server can do: SqlInfo, and the SQL types.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use arrow_flight::error::FlightError;
@@ -223,6 +224,49 @@ fn sql_info_data() -> Result<SqlInfoData, FlightError> {
         info.append(name, value);
     }
     info.append(SqlInfo::FlightSqlServerStatementTimeout, 0_i32);
+    // 0: no limit, or none that is known.
+    for name in [
+        SqlInfo::SqlDbSchemaNameLength,
+        SqlInfo::SqlMaxBinaryLiteralLength,
+        SqlInfo::SqlMaxCatalogNameLength,
+        SqlInfo::SqlMaxCharLiteralLength,
+        SqlInfo::SqlMaxColumnNameLength,
+        SqlInfo::SqlMaxColumnsInGroupBy,
+        SqlInfo::SqlMaxColumnsInIndex,
+        SqlInfo::SqlMaxColumnsInOrderBy,
+        SqlInfo::SqlMaxColumnsInSelect,
+        SqlInfo::SqlMaxColumnsInTable,
+        SqlInfo::SqlMaxConnections,
+        SqlInfo::SqlMaxCursorNameLength,
+        SqlInfo::SqlMaxIndexLength,
+        SqlInfo::SqlMaxProcedureNameLength,
+        SqlInfo::SqlMaxRowSize,
+        SqlInfo::SqlMaxStatementLength,
+        SqlInfo::SqlMaxStatements,
+        SqlInfo::SqlMaxTableNameLength,
+        SqlInfo::SqlMaxTablesInSelect,
+        SqlInfo::SqlMaxUsernameLength,
+    ] {
+        info.append(name, 0_i64);
+    }
+    for name in [
+        SqlInfo::SqlMaxRowSizeIncludesBlobs,
+        SqlInfo::SqlDataDefinitionCausesTransactionCommit,
+        SqlInfo::SqlDataDefinitionsInTransactionsIgnored,
+    ] {
+        info.append(name, false);
+    }
+    // Nothing of these.
+    for name in [
+        SqlInfo::SqlSchemasSupportedActions,
+        SqlInfo::SqlCatalogsSupportedActions,
+        SqlInfo::SqlSupportedPositionedCommands,
+    ] {
+        info.append(name, 0_i32);
+    }
+    // Entry level.
+    info.append(SqlInfo::SqlAnsi92SupportedLevel, mask(&[0]));
+    info.append(SqlInfo::SqlSupportsConvert, BTreeMap::<i32, Vec<i32>>::new());
     info.append(SqlInfo::SqlDefaultTransactionIsolation, 0_i64);
     for (name, value) in [
         (SqlInfo::SqlIdentifierQuoteChar, "\""),

@@ -149,14 +149,22 @@ impl Statements {
     }
 
     async fn write(&self, statement: Statement) -> Result<Answer, ApiError> {
-        let Submission::Accepted(task) = self.controller.submit(statement).await? else {
-            return Err(ApiError::internal("a statement that writes became no task"));
-        };
-        let mut guard = CancelOnDrop {
-            controller: Arc::clone(&self.controller),
-            tracker: self.tracker.clone(),
-            task: Some(task.task_id.clone()),
-        };
+        let (controller, tracker) = (Arc::clone(&self.controller), self.tracker.clone());
+        // Also of a client that goes away while its task is taken in, which is seen through.
+        let submitted = self.tracker.spawn(async move {
+            let Submission::Accepted(task) = controller.submit(statement).await? else {
+                return Err(ApiError::internal("a statement that writes became no task"));
+            };
+            let guard = CancelOnDrop {
+                controller,
+                tracker,
+                task: Some(task.task_id.clone()),
+            };
+            Ok((task, guard))
+        });
+        let (task, mut guard) = submitted
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))??;
         let record = self.end_of(&task.task_id).await?;
         guard.task = None;
         if record.state != TaskState::Success {
@@ -216,7 +224,12 @@ fn info(
 fn failure(record: &TaskRecord) -> ApiError {
     let fault = record.fault.clone().map(Fault::try_from);
     let error = match fault {
-        Some(Ok(fault)) => ApiError::from(&fault),
+        Some(Ok(fault)) => {
+            // Drivers show the message alone.
+            let mut error = ApiError::from(&fault);
+            error.message = fault.to_string();
+            error
+        }
         _ => ApiError::internal(record.error_message.clone().unwrap_or_default()),
     };
     error.with("taskId", record.id.clone())

@@ -24,7 +24,6 @@ import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.Disabled;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 
@@ -205,8 +204,6 @@ class CancelTest {
     }
 
     @Test
-    @Disabled("a submission that is dropped after its record is stored and before its job starts leaves the task RUNNING"
-            + " until the server is started again; it can be neither watched nor stopped")
     void aTaskWhoseClientIsLostWhileItIsTakenInEnds() throws Exception {
         for (int round = 0; round < 20; round++) {
             String id = "early-" + round;

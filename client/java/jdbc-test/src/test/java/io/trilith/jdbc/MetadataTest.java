@@ -22,7 +22,6 @@ import java.util.Map;
 import java.util.TreeMap;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.Disabled;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 
@@ -205,8 +204,6 @@ class MetadataTest {
 
     /** DatabaseMetaData's questions without arguments; the driver answers many of them from GetSqlInfo. */
     @Test
-    @Disabled("GetSqlInfo lacks the limits (SQL_MAX_…), SQL_SUPPORTS_CONVERT, SQL_ANSI92_SUPPORTED_LEVEL and"
-            + " SQL_…_SUPPORTED_ACTIONS; driver versions before 19 throw NullPointerException for what is missing")
     void everyQuestionIsAnswered() throws IllegalAccessException {
         Map<String, Throwable> failures = new TreeMap<>();
         for (Method question : DatabaseMetaData.class.getMethods()) {

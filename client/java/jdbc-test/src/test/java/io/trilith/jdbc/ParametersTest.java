@@ -24,7 +24,6 @@ import java.util.function.Predicate;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.Disabled;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.RegisterExtension;
 
@@ -227,8 +226,6 @@ class ParametersTest {
     }
 
     @Test
-    @Disabled("the server takes a ? that is cast, passed to a function or a LIMIT for a VARCHAR, and the driver then"
-            + " refuses any other value")
     void aCastOrFunctionTellsTheTypeOfItsParameter() throws SQLException {
         String sql = "SELECT CAST(? AS BIGINT) AS l, CAST(? AS DOUBLE) AS d, NOT ? AS b, TIME_FORMAT(?) AS t,"
                 + " MILLIS_TO_TIMESTAMP(?) AS m FROM (VALUES (1), (2)) AS x (y) LIMIT ?";
@@ -248,8 +245,6 @@ class ParametersTest {
     }
 
     @Test
-    @Disabled("a statement with parameters that cannot be planned is prepared all the same, without columns: the driver"
-            + " takes it for an update")
     void aStatementThatCannotRunIsNotPrepared() {
         SQLException failure =
                 assertThrows(SQLException.class, () -> connection.prepareStatement("SELECT ? AS x FROM nowhere"));
