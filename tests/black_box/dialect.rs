@@ -345,8 +345,16 @@ async fn relations() {
             json!({}),
             "in an extension that this server does not have",
         ),
-        ("SET maxNumTasks = 3", json!({}), "SET is no statement"),
-        ("SET maxNumTasks = 1 + 2; SELECT 1", json!({}), "needs a literal"),
+        (
+            "SET maxNumTasks = 3",
+            json!({}),
+            "Statement list is missing a non-SET",
+        ),
+        (
+            "SET maxNumTasks = 1 + 2; SELECT 1",
+            json!({}),
+            "must be a literal",
+        ),
         ("SELECT LOOKUP(ch, 'l') FROM a", json!({}), "Lookup [l] not found"),
     ];
     refuses(&server, &refused).await;

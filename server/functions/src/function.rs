@@ -33,6 +33,7 @@ pub(crate) struct Function {
     literals: &'static [usize],
     check: Option<Check>,
     complex: Option<&'static str>,
+    complex_named: Option<usize>,
     maps: bool,
     signature: Signature,
 }
@@ -143,6 +144,7 @@ impl Function {
             literals: &[],
             check: None,
             complex: None,
+            complex_named: None,
             maps: false,
             signature: any_arguments(),
         }
@@ -169,6 +171,12 @@ impl Function {
     /// The result is COMPLEX of this name, or the array type of it that is given.
     pub(crate) fn complex(mut self, name: &'static str) -> Function {
         self.complex = Some(name);
+        self
+    }
+
+    /// The result is COMPLEX of the name that a literal argument is.
+    pub(crate) fn complex_named(mut self, place: usize) -> Function {
+        self.complex_named = Some(place);
         self
     }
 
@@ -244,7 +252,11 @@ impl ScalarUDFImpl for Function {
             check(&call, args.scalar_arguments)?;
         }
         let field = Field::new(self.name, data_type, true);
-        Ok(Arc::new(match self.complex {
+        let given = self
+            .complex_named
+            .and_then(|place| args.scalar_arguments.get(place).copied().flatten())
+            .and_then(scalar_text);
+        Ok(Arc::new(match given.as_deref().or(self.complex) {
             Some(name) => field.with_metadata(complex_metadata(name)),
             None => field,
         }))

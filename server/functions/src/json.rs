@@ -10,6 +10,7 @@ use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::ColumnarValue;
 use serde_json::{Map, Value};
+use trilith_proto::column::{self, ColumnType};
 
 use crate::cast::{java_double, parse_double, parse_long};
 use crate::function::{
@@ -76,6 +77,11 @@ pub(crate) fn functions() -> Vec<Function> {
         Function::new("parse_json", (1, 1), returns_text, parse_json).complex("json"),
         Function::new("try_parse_json", (1, 1), returns_text, try_parse_json).complex("json"),
         Function::new("to_json_string", (1, 1), returns_text, to_json_string),
+        // An item of an array of JSON.
+        Function::new("druid_json_item", (1, 1), returns_text, |args| {
+            Ok(Arc::new(args.text(0)?))
+        })
+        .complex("json"),
     ]
 }
 
@@ -110,17 +116,33 @@ fn documents(args: &Args, index: usize) -> Result<Vec<Option<Value>>> {
     native(args, index)
 }
 
+/// The JSON that a text is.
+fn parsed(value: Value) -> Value {
+    match &value {
+        Value::String(text) => serde_json::from_str(text).unwrap_or(value),
+        _ => value,
+    }
+}
+
 /// Values of an argument as JSON: only COMPLEX<json> is read.
 fn native(args: &Args, index: usize) -> Result<Vec<Option<Value>>> {
     let array = args.array(index)?;
     if args.is_json(index) {
         return documents(args, index);
     }
+    let holds_json = args.fields.get(index).is_some_and(|field| {
+        let kind = ColumnType::Complex("json".to_owned());
+        column::of_field(field) == ColumnType::Array(Box::new(kind))
+    });
+    let read = |value: Value| match value {
+        Value::Array(items) if holds_json => Value::Array(items.into_iter().map(parsed).collect()),
+        other => other,
+    };
     let items = text::json_items(&array)?;
     Ok(items
         .into_iter()
         .enumerate()
-        .map(|(row, value)| (array.is_valid(row) && !value.is_null()).then_some(value))
+        .map(|(row, value)| (array.is_valid(row) && !value.is_null()).then(|| read(value)))
         .collect())
 }
 

@@ -8,8 +8,9 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Aggregate, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias,
+    Aggregate, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, Unnest,
 };
+use trilith_proto::column::{self, ColumnType};
 
 /// Makes every `t CROSS JOIN UNNEST(t.a) AS u(x)` take its rows apart instead of joining them.
 pub(crate) fn unnest(plan: LogicalPlan, functions: &dyn FunctionRegistry) -> Result<LogicalPlan> {
@@ -35,7 +36,47 @@ pub(crate) fn unnest(plan: LogicalPlan, functions: &dyn FunctionRegistry) -> Res
         }
         other => Ok(Transformed::no(other)),
     })?;
-    Ok(plan.data)
+    let plan = plan.data.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Unnest(unnest) if !json_columns(&unnest).is_empty() => {
+            Ok(Transformed::yes(json_items(unnest, functions)?))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    plan.data.recompute_schema()
+}
+
+/// Columns of items of arrays of JSON.
+fn json_columns(unnest: &Unnest) -> Vec<&Column> {
+    let fields = unnest.input.schema().fields();
+    let array = ColumnType::Array(Box::new(ColumnType::Complex("json".to_owned())));
+    unnest
+        .list_type_columns
+        .iter()
+        .filter(|(index, _)| {
+            fields
+                .get(*index)
+                .is_some_and(|field| column::of_field(field) == array)
+        })
+        .map(|(_, list)| &list.output_column)
+        .collect()
+}
+
+/// Says of items of arrays of JSON that they are JSON.
+fn json_items(unnest: Unnest, functions: &dyn FunctionRegistry) -> Result<LogicalPlan> {
+    let item = functions.udf("druid_json_item")?;
+    let json = json_columns(&unnest);
+    let columns = unnest.schema.columns().into_iter().map(|column| {
+        if !json.contains(&&column) {
+            return Expr::Column(column);
+        }
+        let (relation, name) = (column.relation.clone(), column.name.clone());
+        item.call(vec![Expr::Column(column)])
+            .alias_qualified(relation, name)
+    });
+    let columns: Vec<Expr> = columns.collect();
+    LogicalPlanBuilder::from(LogicalPlan::Unnest(unnest))
+        .project(columns)?
+        .build()
 }
 
 /// True for a subquery that refers to what stands beside it and that only takes rows apart.

@@ -284,10 +284,10 @@ impl Rewriter<'_> {
             return Ok(expr);
         }
         let (relation, name) = expr.qualified_name();
-        let bare = match expr {
+        let bare = filtered_values(match expr {
             Expr::Alias(alias) => *alias.expr,
             other => other,
-        };
+        });
         let key = if self.unnest {
             let known = keys.iter().find(|(known, _)| *known == bare);
             let column = match known {
@@ -308,6 +308,28 @@ impl Rewriter<'_> {
             self.call("druid_mv_single", vec![bare])?
         };
         Ok(key.alias_qualified(relation, name))
+    }
+}
+
+/// Druid groups COALESCE(MV_FILTER_ONLY(column, …), 'constant') by the filtered values alone: a row of which nothing is
+/// left has no value that the constant could stand in for.
+fn filtered_values(key: Expr) -> Expr {
+    let Expr::ScalarFunction(call) = &key else {
+        return key;
+    };
+    let filters = |expr: &Expr| {
+        matches!(expr, Expr::ScalarFunction(call) if call.func.name().starts_with("mv_filter_")
+            && matches!(call.args.as_slice(), [Expr::Column(_), rest @ ..] if rest.iter().all(|arg| arg.column_refs().is_empty())))
+    };
+    match call.args.as_slice() {
+        [first, rest @ ..]
+            if call.func.name() == "druid_coalesce"
+                && filters(first)
+                && rest.iter().all(|arg| matches!(arg, Expr::Literal(..))) =>
+        {
+            first.clone()
+        }
+        _ => key,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, Query, Select, SelectItem, SetExpr, Visit, visit_expressions, visit_relations,
+    Expr, Ident, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Visit, visit_expressions,
+    visit_relations,
 };
 use sqlparser::tokenizer::Span;
 
@@ -21,9 +22,17 @@ pub(crate) fn outer_select(body: &mut SetExpr) -> Option<&mut Select> {
 /// have.
 pub(crate) fn name_columns(query: &mut Query, unique: bool) -> Names {
     let mut names = Names::default();
+    name_inner(query);
     let Some(select) = outer_select(&mut query.body) else {
         return names;
     };
+    let all = select
+        .projection
+        .iter()
+        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    if all {
+        names.unnamed.extend(select.from.iter_mut().find_map(made_up));
+    }
     let mut used: Vec<String> = Vec::new();
     for (index, item) in select.projection.iter_mut().enumerate() {
         let name = match item {
@@ -67,6 +76,75 @@ pub(crate) fn name_columns(query: &mut Query, unique: bool) -> Names {
         };
     }
     names
+}
+
+/// Gives the unnamed columns of tables that are queries their names.
+fn name_inner(query: &mut Query) {
+    for table in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+        name_table(&mut table.query);
+    }
+    name_tables(&mut query.body);
+}
+
+fn name_tables(body: &mut SetExpr) {
+    match body {
+        SetExpr::Query(query) => name_inner(query),
+        SetExpr::SetOperation { left, right, .. } => {
+            name_tables(left);
+            name_tables(right);
+        }
+        SetExpr::Select(select) => {
+            for table in &mut select.from {
+                let joined = table.joins.iter_mut().map(|join| &mut join.relation);
+                for factor in std::iter::once(&mut table.relation).chain(joined) {
+                    if let TableFactor::Derived { subquery, .. } = factor {
+                        name_table(subquery);
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn name_table(query: &mut Query) {
+    name_inner(query);
+    let Some(select) = outer_select(&mut query.body) else {
+        return;
+    };
+    for (index, item) in select.projection.iter_mut().enumerate() {
+        let SelectItem::UnnamedExpr(expr) = item else {
+            continue;
+        };
+        if !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+            let alias = Ident::with_quote('"', format!("EXPR${index}"));
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias,
+            };
+        }
+    }
+}
+
+/// A name that was made up in a table that is a query.
+fn made_up(table: &mut TableWithJoins) -> Option<String> {
+    let joined = table.joins.iter_mut().map(|join| &mut join.relation);
+    std::iter::once(&mut table.relation)
+        .chain(joined)
+        .find_map(|factor| match factor {
+            TableFactor::Derived { subquery, alias, .. }
+                if alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) =>
+            {
+                let select = outer_select(&mut subquery.body)?;
+                select.projection.iter().find_map(|item| match item {
+                    SelectItem::ExprWithAlias { alias, .. } if alias.value.starts_with("EXPR$") => {
+                        Some(alias.value.clone())
+                    }
+                    _ => None,
+                })
+            }
+            _ => None,
+        })
 }
 
 /// What [`name_columns`] found.

@@ -23,13 +23,15 @@ pub(crate) fn read(tokens: &mut Tokens) -> Result<Map<String, Value>, ApiError> 
         let ends = tokens.token(&Token::SemiColon);
         if tokens.peek().is_none() {
             return Err(validation(
-                "SET is no statement of its own: put a statement behind it, after a semicolon",
+                "Statement list is missing a non-SET statement to execute: put one behind SET, after a semicolon",
             ));
         }
         if !ends {
             // An expression goes on where a literal ends.
             return Err(at(
-                format!("SET {name} needs a literal, and a semicolon behind it"),
+                format!(
+                    "Assigned value must be a literal for SET statement[SET \"{name}\"], and a semicolon must follow"
+                ),
                 span,
             ));
         }
@@ -39,7 +41,10 @@ pub(crate) fn read(tokens: &mut Tokens) -> Result<Map<String, Value>, ApiError> 
 }
 
 fn literal(tokens: &mut Tokens, name: &str, span: Span) -> Result<Value, ApiError> {
-    let wrong = |found: &str| at(format!("SET {name} needs a literal, not [{found}]"), span);
+    let wrong = |found: &str| {
+        let message = format!("Assigned value must be a literal for SET statement[SET \"{name}\" = {found}]");
+        at(message, span)
+    };
     let negative = tokens.token(&Token::Minus);
     let token = tokens.next().map(|token| token.token);
     match token {
@@ -69,7 +74,7 @@ fn literal(tokens: &mut Tokens, name: &str, span: Span) -> Result<Value, ApiErro
                     }
                     Ok(Value::Array(items))
                 }
-                _ => Err(wrong(&word.value)),
+                _ => Err(wrong(&format!("\"{}\"", word.value))),
             }
         }
         Some(other) => Err(wrong(&other.to_string())),

@@ -315,3 +315,17 @@ fn passwords_are_masked_wherever_they_stand() {
     let expected = sql.replace("=> 'it''s \"secret'", "=> '<masked>'");
     assert_eq!(planned.sql, expected);
 }
+
+#[test]
+fn items_of_json_arrays_are_json() {
+    let planned = planned(
+        "SELECT o FROM (SELECT JSON_QUERY_ARRAY(PARSE_JSON(channel), '$.a') AS a FROM wiki) AS q, UNNEST(q.a) AS u(o)",
+        json!({}),
+        Engine::Task,
+    )
+    .unwrap();
+    assert_eq!(
+        planned.columns[0].column_type,
+        ColumnType::Complex("json".to_owned())
+    );
+}

@@ -141,7 +141,7 @@ impl AggregateUDFImpl for Aggregate {
         let types: Vec<DataType> = fields.iter().map(|field| field.data_type().clone()).collect();
         if self.counts
             && let Some(ColumnType::Complex(kind)) = fields.first().map(|field| column::of_field(field))
-            && !kind.contains("Sketch")
+            && kind == "json"
         {
             return uncountable(self.name, &kind);
         }

@@ -40,6 +40,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             state,
             |call| make(call, Some(LG_K)),
         )
+        .alias(&["approx_count_distinct_ds_hll_utf8"])
         .counts()
         .empty(zero),
         // Twice as exact, as Druid's own sketch for it is.

@@ -42,7 +42,8 @@ pub(crate) fn functions() -> Vec<Function> {
     functions.push(
         Function::new("decode_base64_complex", (2, 2), |_| Ok(DataType::Binary), decode)
             .alias(&["complex_decode_base64"])
-            .literals(&[0]),
+            .literals(&[0])
+            .complex_named(0),
     );
     functions.extend([
         finalized("druid_final_hll", "HLLSketchBuild", hll::finalized),

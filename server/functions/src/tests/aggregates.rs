@@ -131,6 +131,11 @@ async fn values() {
             "3",
         ),
         (
+            "approx_count_distinct(decode_base64_complex('thetaSketch', 'AQMDAAA6zJOQxkPsNomrZQ==')) FROM r",
+            "1",
+        ),
+        ("approx_count_distinct_ds_hll_utf8(l) FROM r", "3"),
+        (
             "approx_count_distinct(x) FROM (SELECT ds_hll(l) AS x FROM r)",
             "3",
         ),

@@ -74,6 +74,10 @@ async fn values() {
         ("to_json_string(1.5)", "1.5"),
         ("to_json_string(parse_json('[1]'))", "[1]"),
         ("to_json_string(make_array(1, NULL))", "[1,null]"),
+        (
+            "to_json_string(json_query_array('{\"a\":[{\"x\":1},\"y\"]}', '$.a'))",
+            "[{\"x\":1},\"y\"]",
+        ),
         ("to_json_string(NULL)", "NULL"),
     ])
     .await;
