@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 DATA = REPOSITORY / "tests" / "data"
 STOP_SECONDS = 30
 # More rows than a server can join before it is told to stop.
-ENDLESS = "SELECT COUNT(*) FROM wikipedia a, wikipedia b, wikipedia c WHERE a.added + b.added + c.added = 7"
+ENDLESS = "SELECT COUNT(*) AS n FROM wikipedia a, wikipedia b, wikipedia c WHERE a.added + b.added + c.added = 7"
 SIGNATURE = (
     '[{"name":"time","type":"string"},{"name":"channel","type":"string"},{"name":"page","type":"string"},'
     '{"name":"user","type":"string"},{"name":"added","type":"long"},{"name":"deleted","type":"long"}]'
