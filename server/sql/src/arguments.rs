@@ -17,6 +17,15 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
         Some(name) => name.span,
         None => Span::empty(),
     };
+    if matches!(name, "CURRENT_TIMESTAMP" | "LOCALTIMESTAMP")
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(precision))] = list.args.as_slice()
+        && !matches!(precision.to_string().as_str(), "0" | "1" | "2" | "3")
+    {
+        return Err(at(
+            format!("Argument to function '{name}' must be a valid precision between '0' and '3'"),
+            span,
+        ));
+    }
     let least = match name {
         "TIME_SHIFT" | "TIMESTAMPADD" => 3,
         "TIME_FLOOR" | "TIME_CEIL" | "DATE_TRUNC" | "TIME_IN_INTERVAL" | "TIME_EXTRACT" => 2,

@@ -516,6 +516,7 @@ impl Rewriter<'_> {
             return Ok(());
         };
         let name = function.name.to_string().to_ascii_uppercase();
+        arguments::check(function, &name)?;
         if name == "CURRENT_TIMESTAMP" || name == "LOCALTIMESTAMP" {
             *expr = self.now();
             return Ok(());
@@ -525,7 +526,6 @@ impl Rewriter<'_> {
             return Ok(());
         }
         windows::check(function, &name)?;
-        arguments::check(function, &name)?;
         let FunctionArguments::List(list) = &mut function.args else {
             return Ok(());
         };
