@@ -128,6 +128,10 @@ fn overlord() -> Router<Gateway> {
             post(mark::use_all).delete(mark::unuse_all),
         )
         .route(
+            "/druid/indexer/v1/pendingSegments/{name}",
+            delete(mark::delete_pending),
+        )
+        .route(
             "/druid/indexer/v1/datasources/{name}/segments/{id}",
             post(mark::use_segment).delete(mark::unuse_segment),
         )

@@ -162,3 +162,12 @@ pub(crate) async fn delete_interval(
 ) -> Response {
     delete(&gateway, &name, &text).await
 }
+
+/// Segments are allocated in the memory of the task that writes them, and go with it: none is pending for good.
+pub(crate) async fn delete_pending(Path(_name): Path<String>, Query(query): Params) -> Response {
+    let text = query.get("interval").map_or("", String::as_str);
+    match interval(text) {
+        Some(_) => Json(json!({"numDeleted": 0})).into_response(),
+        None => no_interval(text),
+    }
+}

@@ -12,16 +12,18 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, FixedOffset, TimeZone};
 use chrono_tz::Tz;
 use serde_json::{Map, Number, Value};
-use trilith_proto::column::{ColumnType, of_field};
+use trilith_proto::column::{ColumnType, is_date, of_field};
 use trilith_proto::interval::iso;
+
+const DAY_MS: i64 = 86_400_000;
 
 /// How values look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     /// Times as ISO text of their zone, arrays as JSON text when `stringify`.
     Sql { stringify: bool, zone: Zone },
-    /// As a task report has them: times as milliseconds of the clock of their zone, dates as days.
-    Report { zone: Zone },
+    /// As a task report has them: times as milliseconds of the clock of their zone, or, for dates, its days.
+    Report { zone: Zone, days: bool },
 }
 
 impl Style {
@@ -40,6 +42,7 @@ impl Style {
     pub(crate) fn report(context: &Map<String, Value>) -> Style {
         Style::Report {
             zone: Zone::of(context),
+            days: false,
         }
     }
 }
@@ -93,7 +96,7 @@ impl Zone {
 
     /// The instant at which a day begins.
     fn midnight(self, days: i32) -> i64 {
-        let utc = i64::from(days) * 86_400_000;
+        let utc = i64::from(days) * DAY_MS;
         let Some(clock) = DateTime::from_timestamp_millis(utc).map(|time| time.naive_utc()) else {
             return utc;
         };
@@ -121,6 +124,10 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
         .zip(batch.schema().fields())
         .map(|(column, field)| {
             let json = holds_json(&of_field(field));
+            let style = match (is_date(field), style) {
+                (true, Style::Report { zone, .. }) => Style::Report { zone, days: true },
+                _ => style,
+            };
             (0..batch.num_rows())
                 .map(|row| top(column, row, style, json))
                 .collect()
@@ -179,7 +186,10 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
         DataType::Timestamp(TimeUnit::Millisecond, _) => {
             match array.as_any().downcast_ref::<TimestampMillisecondArray>() {
                 Some(values) => match style {
-                    Style::Report { zone } => Value::from(zone.shifted(values.value(row))),
+                    Style::Report { zone, days } => {
+                        let clock = zone.shifted(values.value(row));
+                        Value::from(if days { clock.div_euclid(DAY_MS) } else { clock })
+                    }
                     Style::Sql { zone, .. } => Value::String(zone.text(values.value(row))),
                 },
                 None => Value::Null,

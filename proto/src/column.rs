@@ -1,5 +1,6 @@
 //! Druid's column types and their Arrow form.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +9,26 @@ use serde::{Deserialize, Serialize};
 
 /// Key in an Arrow field's metadata that holds the Druid type where the Arrow type does not say it.
 pub const DRUID_TYPE_KEY: &str = "druid:type";
+/// Key in an Arrow field's metadata that holds the SQL type where a timestamp is a DATE: the start of a day.
+const SQL_TYPE_KEY: &str = "druid:sql-type";
+const DATE: &str = "DATE";
+
+/// Metadata of a timestamp that is a DATE.
+pub fn date_metadata() -> HashMap<String, String> {
+    [(SQL_TYPE_KEY.to_owned(), DATE.to_owned())].into()
+}
+
+/// True for a DATE, also when it is kept as the instant at which its day begins.
+pub fn is_date(field: &Field) -> bool {
+    match field.data_type() {
+        DataType::Date32 | DataType::Date64 => true,
+        DataType::Timestamp(..) => field
+            .metadata()
+            .get(SQL_TYPE_KEY)
+            .is_some_and(|name| name == DATE),
+        _ => false,
+    }
+}
 
 /// A native type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -147,6 +168,9 @@ pub fn sql_type(field: &Field) -> String {
     if matches!(of_field(field), ColumnType::Complex(_)) {
         return "OTHER".to_owned();
     }
+    if is_date(field) {
+        return DATE.to_owned();
+    }
     let name = match field.data_type() {
         DataType::Boolean => "BOOLEAN",
         DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 => "INTEGER",
@@ -158,7 +182,6 @@ pub fn sql_type(field: &Field) -> String {
         | DataType::Decimal128(..)
         | DataType::Decimal256(..) => "DECIMAL",
         DataType::Timestamp(..) => "TIMESTAMP",
-        DataType::Date32 | DataType::Date64 => "DATE",
         DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => "ARRAY",
         _ => "VARCHAR",
     };

@@ -137,7 +137,7 @@ fn sums<O: ArrowNativeType>(offsets: &OffsetBuffer<O>, values: &[u32]) -> Vec<u3
     offsets.windows(2).map(range).collect()
 }
 
-/// Whether a list column has a row with more than one value.
+/// Whether a column has a row with more than one value: a list, or a multi-value string, whose text is a JSON list.
 pub(crate) fn has_multiple_values(array: &ArrayRef) -> bool {
     fn any_longer<O: ArrowNativeType>(offsets: &OffsetBuffer<O>, nulls: Option<&NullBuffer>) -> bool {
         lengths(offsets)
@@ -148,6 +148,10 @@ pub(crate) fn has_multiple_values(array: &ArrayRef) -> bool {
     match array.data_type() {
         DataType::List(_) => any_longer(array.as_list::<i32>().offsets(), array.nulls()),
         DataType::LargeList(_) => any_longer(array.as_list::<i64>().offsets(), array.nulls()),
+        DataType::Utf8 => {
+            let mut texts = array.as_string::<i32>().iter().flatten();
+            texts.any(|text| text.starts_with("[\"") || text.starts_with("[null"))
+        }
         _ => false,
     }
 }

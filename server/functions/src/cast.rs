@@ -18,7 +18,9 @@ use crate::zone::Zone;
 pub(crate) fn functions() -> Vec<Function> {
     vec![
         Function::new("druid_cast_timestamp", (1, 2), returns_time, timestamp).maps(),
-        Function::new("druid_cast_date", (1, 2), returns_time, date).maps(),
+        Function::new("druid_cast_date", (1, 2), returns_time, date)
+            .date()
+            .maps(),
         Function::new("druid_cast_varchar", (1, 2), returns_text, varchar),
         Function::new("druid_cast_bigint", (1, 1), returns_long, |args| {
             Ok(Arc::new(args.long(0)?))
@@ -85,10 +87,9 @@ fn date(args: &Args) -> Result<ArrayRef> {
 fn varchar(args: &Args) -> Result<ArrayRef> {
     match args.data_type(0) {
         DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-            let shape = if matches!(args.data_type(0), DataType::Timestamp(..)) {
-                "yyyy-MM-dd HH:mm:ss"
-            } else {
-                "yyyy-MM-dd"
+            let shape = match args.is_date(0) {
+                true => "yyyy-MM-dd",
+                false => "yyyy-MM-dd HH:mm:ss",
             };
             let (zone, pattern) = (zone(args)?, Pattern::parse(shape));
             let values: TimestampMillisecondArray = args.time(0)?;

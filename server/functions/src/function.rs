@@ -34,6 +34,7 @@ pub(crate) struct Function {
     check: Option<Check>,
     complex: Option<&'static str>,
     complex_named: Option<usize>,
+    date: bool,
     maps: bool,
     signature: Signature,
 }
@@ -145,6 +146,7 @@ impl Function {
             check: None,
             complex: None,
             complex_named: None,
+            date: false,
             maps: false,
             signature: any_arguments(),
         }
@@ -177,6 +179,12 @@ impl Function {
     /// The result is COMPLEX of the name that a literal argument is.
     pub(crate) fn complex_named(mut self, place: usize) -> Function {
         self.complex_named = Some(place);
+        self
+    }
+
+    /// The result is a DATE.
+    pub(crate) fn date(mut self) -> Function {
+        self.date = true;
         self
     }
 
@@ -258,6 +266,7 @@ impl ScalarUDFImpl for Function {
             .and_then(scalar_text);
         Ok(Arc::new(match given.as_deref().or(self.complex) {
             Some(name) => field.with_metadata(complex_metadata(name)),
+            None if self.date => field.with_metadata(column::date_metadata()),
             None => field,
         }))
     }
@@ -321,6 +330,11 @@ impl Args {
         self.fields
             .get(index)
             .is_some_and(|field| column::of_field(field) == ColumnType::Complex("json".to_owned()))
+    }
+
+    /// True if an argument is a DATE.
+    pub(crate) fn is_date(&self, index: usize) -> bool {
+        self.fields.get(index).is_some_and(|field| column::is_date(field))
     }
 
     /// An argument as an array.

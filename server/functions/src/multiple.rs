@@ -47,6 +47,24 @@ pub(crate) fn is_multiple(text: &str) -> bool {
     split(text).is_some()
 }
 
+/// Multi-value strings with their values in order, NULL first; none if there are no others.
+pub fn sorted(texts: &StringArray) -> Option<StringArray> {
+    if !texts.iter().flatten().any(|text| text.starts_with('[')) || !has_multiple(texts) {
+        return None;
+    }
+    let sorted = texts.iter().map(|text| {
+        let text = text?;
+        match split(text) {
+            Some(mut values) => {
+                values.sort_unstable();
+                joined(&values)
+            }
+            None => Some(text.to_owned()),
+        }
+    });
+    Some(sorted.collect())
+}
+
 fn has_multiple(texts: &StringArray) -> bool {
     texts.iter().flatten().any(is_multiple)
 }

@@ -43,18 +43,29 @@ pub(crate) fn functions() -> Vec<Function> {
         }),
         Function::new("power", (2, 2), returns_double, |args| binary(args, f64::powf)).alias(&["pow"]),
         Function::new("atan2", (2, 2), returns_double, |args| binary(args, f64::atan2)),
-        Function::new("abs", (1, 1), returns_common, |args| {
-            either(args, i64::wrapping_abs, f64::abs)
+        Function::new("abs", (1, 1), returns_first, |args| {
+            like_first(args, either(args, i64::wrapping_abs, f64::abs)?)
         }),
-        Function::new("ceil", (1, 1), returns_common, |args| {
-            either(args, |x| x, f64::ceil)
+        Function::new("ceil", (1, 1), returns_first, |args| {
+            like_first(args, either(args, |x| x, f64::ceil)?)
         })
         .alias(&["ceiling"]),
-        Function::new("floor", (1, 1), returns_common, |args| {
-            either(args, |x| x, f64::floor)
+        Function::new("floor", (1, 1), returns_first, |args| {
+            like_first(args, either(args, |x| x, f64::floor)?)
         }),
-        Function::new("truncate", (1, 2), returns_first, truncate).alias(&["trunc"]),
-        Function::new("round", (1, 2), returns_first, round),
+        Function::new("truncate", (1, 2), returns_first, |args| {
+            like_first(args, truncate(args)?)
+        })
+        .alias(&["trunc"]),
+        Function::new("round", (1, 2), returns_first, |args| {
+            like_first(args, round(args)?)
+        })
+        .check(|call, _| match call.types.first() {
+            Some(data_type) if is_text(data_type) => {
+                call.wrong("first argument should be a LONG or DOUBLE but got STRING instead")
+            }
+            _ => Ok(()),
+        }),
         Function::new("safe_divide", (2, 2), returns_common, safe_divide),
         Function::new("div", (2, 2), returns_long, div),
         Function::new("mod", (2, 2), returns_common, modulo),
@@ -75,8 +86,20 @@ pub(crate) fn returns_common(types: &[DataType]) -> Result<DataType> {
     }
 }
 
+/// A FLOAT stays one.
 fn returns_first(types: &[DataType]) -> Result<DataType> {
-    returns_common(&types[..types.len().min(1)])
+    match types.first() {
+        Some(DataType::Float32) => Ok(DataType::Float32),
+        _ => returns_common(&types[..types.len().min(1)]),
+    }
+}
+
+/// Computed as a double, and a FLOAT again if the first argument is one.
+fn like_first(args: &Args, values: ArrayRef) -> Result<ArrayRef> {
+    match args.data_type(0) {
+        DataType::Float32 => Ok(arrow::compute::cast(&values, &DataType::Float32)?),
+        _ => Ok(values),
+    }
 }
 
 /// Integers: doubles are cut and held within 64 bits, text is read, times are milliseconds.

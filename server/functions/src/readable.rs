@@ -70,7 +70,7 @@ fn binary(value: i64, places: usize) -> String {
     format!("{sign}{} {}B", fixed(scaled, places), UNITS[unit])
 }
 
-/// Digits beyond the precision are cut off.
+/// Digits beyond the third are cut off, then it is rounded.
 fn decimal(value: i64, places: usize, suffix: &str) -> String {
     const UNITS: [&str; 6] = ["K", "M", "G", "T", "P", "E"];
     if value > -1000 && value < 1000 {
@@ -82,13 +82,6 @@ fn decimal(value: i64, places: usize, suffix: &str) -> String {
         unit += 1;
     }
     let sign = if thousandths < 0 { "-" } else { "" };
-    let magnitude = thousandths.unsigned_abs();
-    let digits = format!("{:03}", magnitude % 1_000);
-    let point = if places == 0 { "" } else { "." };
-    format!(
-        "{sign}{}{point}{} {}{suffix}",
-        magnitude / 1_000,
-        &digits[..places],
-        UNITS[unit]
-    )
+    let magnitude = thousandths.unsigned_abs() as f64 / 1_000.0;
+    format!("{sign}{} {}{suffix}", fixed(magnitude, places), UNITS[unit])
 }

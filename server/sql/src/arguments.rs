@@ -4,9 +4,9 @@ use sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgum
 use sqlparser::tokenizer::Span;
 use trilith_proto::error::ApiError;
 
+use crate::ast::{call, null};
 use crate::error::at;
 use crate::names;
-use crate::rewrite::{call, null};
 
 /// Refuses a call that would look complete once its other arguments are filled in.
 pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {

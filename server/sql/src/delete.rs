@@ -13,11 +13,11 @@ use sqlparser::ast::{
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
 
+use crate::ast::{call, text};
 use crate::catalog::{Catalog, SegmentPlace};
 use crate::error::validation;
 use crate::names::outer_select;
 use crate::plan::{Engine, Planned, Rollup, Statement, plan_parts};
-use crate::rewrite::{call, text};
 use crate::statement::{self, Overwrite, Parts, Target};
 
 /// Plans a DELETE, which was read as the SELECT of the rows that go.
@@ -73,6 +73,7 @@ pub(crate) fn plan(
     parts.partitioned_by = Some(layout.granularity);
     parts.clustered_by = layout.clustered_by.iter().map(|name| ascending(name)).collect();
     let mut planned = plan_parts(parts, statement, engine, catalog, runtime)?;
+    planned.deletes = true;
     if let Some(ingest) = &mut planned.ingest {
         ingest.rollup = layout.rollup;
     }

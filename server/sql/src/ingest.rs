@@ -1,7 +1,10 @@
 //! Rules of INSERT and REPLACE, and what they mean for segments.
 
 use arrow::datatypes::{DataType, TimeUnit};
-use sqlparser::ast::{Expr, GroupByExpr, Ident, LimitClause, OrderByExpr, Query, SelectItem, SetExpr, Value};
+use sqlparser::ast::{
+    Expr, GroupByExpr, Ident, LimitClause, OrderBy, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr,
+    Value,
+};
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
 
@@ -29,6 +32,8 @@ pub(crate) struct Draft {
     sketches: Vec<(String, &'static str)>,
     rolls_up: bool,
     query_granularity: Option<Granularity>,
+    /// Columns that ARRAY_TO_MV makes.
+    from_arrays: Vec<String>,
     hidden: usize,
 }
 
@@ -92,10 +97,14 @@ pub(crate) fn draft(
         sketches: Vec::new(),
         rolls_up: false,
         query_granularity: None,
+        from_arrays: from_arrays(query),
         hidden: 0,
     };
     draft.rollup(query, context);
     draft.keys(query, clustered_by)?;
+    if query.limit_clause.is_some() || query.fetch.is_some() {
+        query.order_by = draft.order(clustered_by);
+    }
     Ok(draft)
 }
 
@@ -257,6 +266,26 @@ impl Draft {
         Ok(())
     }
 
+    /// The keys as an ORDER BY: with a LIMIT, CLUSTERED BY says which rows stay.
+    fn order(&self, clustered_by: &[OrderByExpr]) -> Option<OrderBy> {
+        let order = self.keys.iter().zip(clustered_by).map(|(key, given)| {
+            let expr = match key {
+                Key::Ordinal(_) => given.expr.clone(),
+                Key::Name(name) => Expr::Identifier(name.clone()),
+                Key::Hidden(index) => Expr::Identifier(Ident::with_quote('"', format!("{HIDDEN}{index}"))),
+            };
+            OrderByExpr {
+                expr,
+                ..given.clone()
+            }
+        });
+        let order: Vec<_> = order.collect();
+        (!order.is_empty()).then_some(OrderBy {
+            kind: OrderByKind::Expressions(order),
+            interpolate: None,
+        })
+    }
+
     /// Columns of the query that are not stored.
     pub(crate) fn hidden(&self) -> usize {
         self.hidden
@@ -267,6 +296,7 @@ impl Draft {
         self,
         columns: &[OutputColumn],
         types: &[DataType],
+        lists: &[usize],
         context: &QueryContext,
     ) -> Result<Ingest, ApiError> {
         if let Some(column) = columns.iter().find(|column| is_generated(&column.name)) {
@@ -356,6 +386,12 @@ impl Draft {
             time_column,
             clustered_by,
             hidden_columns: self.hidden,
+            kept_order: columns
+                .iter()
+                .enumerate()
+                .filter(|(index, column)| lists.contains(index) || self.from_arrays.contains(&column.name))
+                .map(|(index, _)| index)
+                .collect(),
             rollup,
             rows_per_segment: context.rows_per_segment(),
             segment_sort: stored::sort_order(columns, context)?,
@@ -377,6 +413,23 @@ fn selects(query: &mut Query, name: &str) -> bool {
         SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAliases { .. } => false,
         SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
     })
+}
+
+/// Output columns that ARRAY_TO_MV makes: their values keep the order of the array.
+fn from_arrays(query: &mut Query) -> Vec<String> {
+    let Some(select) = outer_select(&mut query.body) else {
+        return Vec::new();
+    };
+    let items = select.projection.iter();
+    items
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias {
+                expr: Expr::Function(function),
+                alias,
+            } if function.name.to_string().eq_ignore_ascii_case("array_to_mv") => Some(alias.value.clone()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The one select of a query without set operations.

@@ -3,6 +3,7 @@
 mod any_value;
 mod arguments;
 mod arithmetic;
+mod ast;
 mod catalog;
 mod constants;
 mod context;
@@ -11,11 +12,14 @@ mod describe;
 mod error;
 mod extern_call;
 mod ingest;
+mod inner;
 mod intervals;
 mod lateral;
 mod literals;
+mod masking;
 mod multi_value;
 mod names;
+mod order;
 mod parameters;
 mod partitioning;
 mod plan;
@@ -35,8 +39,9 @@ pub use catalog::{Catalog, ExternCall, SegmentPlace};
 pub use context::{ArrayIngestMode, QueryContext};
 pub use describe::{Description, describe, kind};
 pub use error::plain_message;
+pub use masking::MASK;
 pub use plan::{
-    ClusterKey, Engine, Ingest, MASK, OutputColumn, Planned, Rollup, ScanSettings, SegmentSort, SqlParameter,
+    ClusterKey, Engine, Ingest, OutputColumn, Planned, Rollup, ScanSettings, SegmentSort, SqlParameter,
     Statement, StatementKind, externs_without_signature, plan,
 };
 

@@ -2,9 +2,12 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::common::Column;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr as Expression, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{
-    Expr, Ident, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Visit, visit_expressions,
-    visit_relations,
+    Expr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
+    TableFactor, TableWithJoins, Visit, Visitor, visit_expressions,
 };
 use sqlparser::tokenizer::Span;
 
@@ -26,56 +29,109 @@ pub(crate) fn name_columns(query: &mut Query, unique: bool) -> Names {
     let Some(select) = outer_select(&mut query.body) else {
         return names;
     };
-    let all = select
-        .projection
-        .iter()
-        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    let all = has_wildcard(select);
     if all {
         names.unnamed.extend(select.from.iter_mut().find_map(made_up));
     }
     let mut used: Vec<String> = Vec::new();
     for (index, item) in select.projection.iter_mut().enumerate() {
-        let name = match item {
-            SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
-            SelectItem::UnnamedExpr(Expr::Identifier(name)) => name.value.clone(),
-            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
-                parts.last().map(|name| name.value.clone()).unwrap_or_default()
-            }
-            SelectItem::UnnamedExpr(expr) => {
-                let name = format!("EXPR${index}");
-                names.unnamed.push(name.clone());
-                let expr = expr.clone();
-                *item = SelectItem::ExprWithAlias {
-                    expr,
-                    alias: Ident::with_quote('"', name.clone()),
-                };
-                name
-            }
-            _ => continue,
+        if all {
+            mark(item, index);
+        }
+        let Some(name) = named(item, index, &mut names.unnamed) else {
+            continue;
         };
         if !used.contains(&name) {
             used.push(name);
             continue;
         }
         names.duplicates.push(name.clone());
-        if unique {
-            continue;
+        if !unique {
+            rename(item, &name, &mut used);
         }
-        let fresh = (0..)
-            .map(|n| format!("{name}{n}"))
-            .find(|fresh| !used.contains(fresh))
-            .unwrap_or_default();
-        used.push(fresh.clone());
-        let expr = match item {
-            SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => expr.clone(),
-            _ => continue,
-        };
-        *item = SelectItem::ExprWithAlias {
-            expr,
-            alias: Ident::with_quote('"', fresh),
-        };
     }
     names
+}
+
+/// The name of an item; one without gets its own. None for wildcards.
+fn named(item: &mut SelectItem, index: usize, made_up: &mut Vec<String>) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name.value.clone()),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
+            Some(parts.last().map(|name| name.value.clone()).unwrap_or_default())
+        }
+        SelectItem::UnnamedExpr(_) => {
+            let name = format!("EXPR${index}");
+            made_up.push(name.clone());
+            alias(item, &name);
+            Some(name)
+        }
+        _ => None,
+    }
+}
+
+/// Gives an item a name that no other has.
+fn rename(item: &mut SelectItem, name: &str, used: &mut Vec<String>) {
+    let fresh = fresh(name, used);
+    alias(item, &fresh);
+    used.push(fresh);
+}
+
+fn fresh(name: &str, used: &[String]) -> String {
+    (0..)
+        .map(|n| format!("{name}{n}"))
+        .find(|fresh| !used.contains(fresh))
+        .unwrap_or_default()
+}
+
+fn alias(item: &mut SelectItem, name: &str) {
+    if let SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) = item {
+        *item = SelectItem::ExprWithAlias {
+            expr: expr.clone(),
+            alias: Ident::with_quote('"', name),
+        };
+    }
+}
+
+/// What follows the name of a column that stands beside a wildcard, which may have one of the same name.
+const MARK: char = '\u{1}';
+
+fn mark(item: &mut SelectItem, index: usize) {
+    let column = matches!(
+        item,
+        SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+    );
+    if column && let Some(name) = named(item, index, &mut Vec::new()) {
+        alias(item, &format!("{name}{MARK}{index}"));
+    }
+}
+
+/// Gives every output column a name of its own: of two of one name, from two tables for instance, the second gets a
+/// number.
+pub(crate) fn distinct(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut used: Vec<String> = Vec::new();
+    let mut changed = false;
+    let columns = plan.schema().iter().map(|(table, field)| {
+        let given = field.name();
+        let own = given.split(MARK).next().unwrap_or(given);
+        let name = match used.iter().any(|other| other == own) {
+            true => fresh(own, &used),
+            false => own.to_owned(),
+        };
+        used.push(name.clone());
+        let column = Expression::Column(Column::new(table.cloned(), given));
+        if name == *given {
+            return column;
+        }
+        changed = true;
+        column.alias(name)
+    });
+    let columns: Vec<Expression> = columns.collect();
+    if !changed {
+        return Ok(plan);
+    }
+    LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
 /// Gives the unnamed columns of tables that are queries their names.
@@ -97,13 +153,51 @@ fn name_tables(body: &mut SetExpr) {
             for table in &mut select.from {
                 let joined = table.joins.iter_mut().map(|join| &mut join.relation);
                 for factor in std::iter::once(&mut table.relation).chain(joined) {
-                    if let TableFactor::Derived { subquery, .. } = factor {
-                        name_table(subquery);
-                    }
+                    name_factor(factor);
                 }
             }
         }
         _ => {}
+    }
+}
+
+fn name_factor(factor: &mut TableFactor) {
+    match factor {
+        TableFactor::Derived { subquery, alias, .. } => match subquery.body.as_ref() {
+            SetExpr::Values(values) => {
+                let count = values.rows.first().map_or(0, |row| row.len());
+                name_by_place(alias, count);
+            }
+            _ => name_table(subquery),
+        },
+        TableFactor::UNNEST {
+            alias, array_exprs, ..
+        } => name_by_place(alias, array_exprs.len()),
+        TableFactor::NestedJoin { table_with_joins, .. } => {
+            let joined = table_with_joins.joins.iter_mut().map(|join| &mut join.relation);
+            for factor in std::iter::once(&mut table_with_joins.relation).chain(joined) {
+                name_factor(factor);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Names the columns of a table by their places if nothing else does.
+fn name_by_place(alias: &mut Option<TableAlias>, count: usize) {
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', "$table"),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        let names = (0..count).map(|index| Ident::with_quote('"', format!("EXPR${index}")));
+        let columns = names.map(|name| TableAliasColumnDef {
+            name,
+            data_type: None,
+        });
+        alias.columns = columns.collect();
     }
 }
 
@@ -112,18 +206,23 @@ fn name_table(query: &mut Query) {
     let Some(select) = outer_select(&mut query.body) else {
         return;
     };
+    let all = has_wildcard(select);
+    let mut used: Vec<String> = Vec::new();
     for (index, item) in select.projection.iter_mut().enumerate() {
-        let SelectItem::UnnamedExpr(expr) = item else {
-            continue;
-        };
-        if !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
-            let alias = Ident::with_quote('"', format!("EXPR${index}"));
-            *item = SelectItem::ExprWithAlias {
-                expr: expr.clone(),
-                alias,
-            };
+        if all {
+            mark(item, index);
+        }
+        match named(item, index, &mut Vec::new()) {
+            Some(name) if used.contains(&name) => rename(item, &name, &mut used),
+            Some(name) => used.push(name),
+            None => {}
         }
     }
+}
+
+fn has_wildcard(select: &Select) -> bool {
+    let mut items = select.projection.iter();
+    items.any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)))
 }
 
 /// A name that was made up in a table that is a query.
@@ -185,40 +284,46 @@ pub(crate) fn find(node: &impl Visit, name: &str) -> Option<Span> {
 
 /// Tables that a query names, as schema and name, with their places. Names of WITH are left out.
 pub(crate) fn relations(query: &Query) -> Vec<(Vec<String>, Span)> {
-    let mut found = Vec::new();
-    let _all: ControlFlow<()> = visit_relations(query, |relation| {
+    let mut found = Relations::default();
+    let _all: ControlFlow<()> = query.visit(&mut found);
+    found.found
+}
+
+#[derive(Default)]
+struct Relations {
+    /// Names that WITH clauses define, by the queries around.
+    with: Vec<Vec<String>>,
+    found: Vec<(Vec<String>, Span)>,
+}
+
+impl Visitor for Relations {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.with
+            .push(tables.map(|table| table.alias.name.value.clone()).collect());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.with.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
         let idents: Vec<&Ident> = relation.0.iter().filter_map(|part| part.as_ident()).collect();
         if let (Some(first), Some(last)) = (idents.first(), idents.last()) {
             let span = Span::new(first.span.start, last.span.end);
-            found.push((idents.iter().map(|ident| ident.value.clone()).collect(), span));
-        }
-        ControlFlow::Continue(())
-    });
-    let mut with = Vec::new();
-    collect_with(query, &mut with);
-    found.retain(|(names, _): &(Vec<String>, Span)| match names.as_slice() {
-        [one] => !with.contains(one),
-        _ => true,
-    });
-    found
-}
-
-/// Names that WITH clauses define, at any depth that the outer query can see.
-fn collect_with(query: &Query, names: &mut Vec<String>) {
-    if let Some(with) = &query.with {
-        for table in &with.cte_tables {
-            names.push(table.alias.name.value.clone());
-            collect_with(&table.query, names);
-        }
-    }
-    if let SetExpr::Query(inner) = query.body.as_ref() {
-        collect_with(inner, names);
-    }
-    if let SetExpr::Select(select) = query.body.as_ref() {
-        for table in &select.from {
-            if let sqlparser::ast::TableFactor::Derived { subquery, .. } = &table.relation {
-                collect_with(subquery, names);
+            let names: Vec<String> = idents.iter().map(|ident| ident.value.clone()).collect();
+            let defined = match names.as_slice() {
+                [one] => self.with.iter().any(|names| names.contains(one)),
+                _ => false,
+            };
+            if !defined {
+                self.found.push((names, span));
             }
         }
+        ControlFlow::Continue(())
     }
 }

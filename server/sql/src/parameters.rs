@@ -3,11 +3,13 @@
 use serde_json::Value as Json;
 use sqlparser::ast::{Expr, Value};
 use trilith_proto::error::ApiError;
-use trilith_proto::interval::parse_instant;
+use trilith_proto::interval::{iso, parse_instant};
 
+use crate::ast::{call, null, number, text};
 use crate::error::validation;
 use crate::plan::SqlParameter;
-use crate::rewrite::{call, null, number, text};
+
+const DAY_MS: i64 = 86_400_000;
 
 /// What a `?` becomes.
 #[derive(Clone, Copy)]
@@ -43,9 +45,18 @@ fn literal(parameters: &[SqlParameter], index: usize, zone: &str) -> Result<Expr
     };
     Ok(match parameter.sql_type.to_ascii_uppercase().as_str() {
         "TIMESTAMP" => call("druid_cast_timestamp", vec![literal, text(zone)]),
-        "DATE" => call("druid_cast_date", vec![literal, text(zone)]),
+        // Days, as JDBC has them, or text.
+        "DATE" => match parameter.value.as_i64() {
+            Some(days) => {
+                let day = iso(days.saturating_mul(DAY_MS));
+                let day = day.split('T').next().unwrap_or_default();
+                call("druid_cast_date", vec![text(day), text(zone)])
+            }
+            None => call("druid_cast_date", vec![literal, text(zone)]),
+        },
         "BIGINT" | "INTEGER" | "SMALLINT" | "TINYINT" => call("druid_cast_bigint", vec![literal]),
-        "DOUBLE" | "FLOAT" | "REAL" | "DECIMAL" | "NUMERIC" => call("druid_cast_double", vec![literal]),
+        "FLOAT" | "REAL" => call("druid_cast_float", vec![literal]),
+        "DOUBLE" | "DECIMAL" | "NUMERIC" => call("druid_cast_double", vec![literal]),
         "BOOLEAN" => call("druid_cast_boolean", vec![literal]),
         "VARCHAR" | "CHAR" => match parameter.value {
             Json::String(_) => literal,

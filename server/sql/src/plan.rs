@@ -29,10 +29,13 @@ use crate::delete;
 use crate::error::{at, planning, validation};
 use crate::extern_call::PLACEHOLDER;
 use crate::ingest;
+use crate::inner;
 use crate::lateral;
 use crate::literals;
+use crate::masking::masked;
 use crate::multi_value;
 use crate::names;
+use crate::order;
 use crate::parameters::Bound;
 use crate::provider::{Provider, qualified};
 use crate::relations;
@@ -137,6 +140,8 @@ pub struct Ingest {
     pub clustered_by: Vec<ClusterKey>,
     /// Trailing output columns that only carry CLUSTERED BY expressions.
     pub hidden_columns: usize,
+    /// Columns whose multi-value strings keep the order of their values; others are stored sorted.
+    pub kept_order: Vec<usize>,
     /// Aggregates are kept combinable.
     pub rollup: Option<Rollup>,
     /// `rowsPerSegment`.
@@ -159,6 +164,8 @@ pub struct Planned {
     pub columns: Vec<OutputColumn>,
     /// INSERT and REPLACE only.
     pub ingest: Option<Ingest>,
+    /// It is a DELETE: it writes the rows that stay, with all columns of the datasource as it is planned.
+    pub deletes: bool,
     /// Query context, SET included.
     pub context: QueryContext,
     /// Tables read and written: name and kind, by name.
@@ -336,6 +343,7 @@ pub(crate) fn plan_parts(
     };
     let state = session(&context, engine, runtime)?;
     let plan = logical_plan(*query, &place, &state, tables)?;
+    let plan = names::distinct(plan).map_err(|error| planning(&error, place))?;
     let plan = match context.sql_outer_limit() {
         Some(limit) => LogicalPlanBuilder::from(plan)
             .limit(0, Some(limit as usize))
@@ -343,6 +351,7 @@ pub(crate) fn plan_parts(
             .map_err(|error| planning(&error, |_| None))?,
         None => plan,
     };
+    let lists: Vec<usize> = stored::lists(&plan);
     let plan = match &draft {
         Some(_) => stored::arrays(plan, context.array_ingest_mode(), &state)
             .map_err(|error| planning(&error, |_| None))?,
@@ -354,8 +363,10 @@ pub(crate) fn plan_parts(
     multi_value::refuse_mixed_arrays(&plan).map_err(|error| planning(&error, place))?;
     let unnest = context.unnest_multi_values();
     let plan = lateral::unnest(plan, &state)
+        .and_then(inner::beside)
+        .and_then(|plan| order::by_keys(plan, engine == Engine::Native))
         .and_then(|plan| lateral::single_rows(plan, &state))
-        .and_then(literals::conform)
+        .and_then(|plan| literals::conform(plan, &state, &context.sql_time_zone()))
         .map_err(|error| planning(&error, place))?;
     let plan = state
         .analyzer()
@@ -386,7 +397,7 @@ pub(crate) fn plan_parts(
         .map(|field| field.data_type().clone())
         .collect();
     let ingest = draft
-        .map(|draft| draft.finish(&columns, &types, &context))
+        .map(|draft| draft.finish(&columns, &types, &lists, &context))
         .transpose()?;
     if let Some(ingest) = &ingest {
         let existing = catalog.datasource_columns(&ingest.datasource);
@@ -400,6 +411,7 @@ pub(crate) fn plan_parts(
         state,
         columns,
         ingest,
+        deletes: false,
         context,
         resources,
         sql,
@@ -568,63 +580,4 @@ pub(crate) fn logical_plan(
     planner
         .sql_statement_to_plan(Ast::Query(Box::new(query)))
         .map_err(|error| planning(&error, place))
-}
-
-/// What stands for a password in recorded SQL.
-pub const MASK: &str = "<masked>";
-
-/// Passwords of input sources do not belong into metadata and reports.
-fn masked(sql: &str) -> String {
-    const KEY: &str = "\"httpAuthenticationPassword\"";
-    let mut out = String::with_capacity(sql.len());
-    let mut rest = sql;
-    while let Some(found) = rest.find(KEY) {
-        let (before, value) = rest.split_at(found + KEY.len());
-        out.push_str(before);
-        let end = value
-            .find('"')
-            .and_then(|open| Some(open + 1 + value[open + 1..].find('"')?));
-        // A password that does not end hides the rest.
-        out.push_str(&format!(": \"{MASK}\""));
-        rest = end.map_or("", |end| &value[end + 1..]);
-    }
-    out.push_str(rest);
-    masked_arguments(&out)
-}
-
-/// The same for `password => '…'` of a table function.
-fn masked_arguments(sql: &str) -> String {
-    const NAME: &str = "password";
-    let mut out = String::with_capacity(sql.len());
-    let mut rest = sql;
-    let lower = sql.to_ascii_lowercase();
-    while let Some(found) = lower[sql.len() - rest.len()..].find(NAME) {
-        let (before, after) = rest.split_at(found + NAME.len());
-        out.push_str(before);
-        rest = after;
-        let name_end = after.len() - after.trim_start_matches('"').len();
-        let value = after[name_end..].trim_start();
-        let Some(value) = value.strip_prefix("=>").map(str::trim_start) else {
-            continue;
-        };
-        let Some(text) = value.strip_prefix('\'') else {
-            continue;
-        };
-        out.push_str(&format!("{} => '{MASK}'", &after[..name_end]));
-        // Two quotes are one inside; a password that does not end hides the rest.
-        let mut end = None;
-        let mut from = 0;
-        while let Some(quote) = text[from..].find('\'') {
-            from += quote + 1;
-            if text[from..].starts_with('\'') {
-                from += 1;
-            } else {
-                end = Some(from);
-                break;
-            }
-        }
-        rest = end.map_or("", |end| &text[end..]);
-    }
-    out.push_str(rest);
-    out
 }

@@ -2,16 +2,17 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::helpers::attached_token::AttachedToken;
+use sqlparser::ast::Spanned;
 use sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType,
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Query, Subscript, TrimWhereField, TypedString, UnaryOperator,
-    Value, ValueWithSpan, visit_expressions, visit_expressions_mut,
+    DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query,
+    Subscript, TrimWhereField, TypedString, UnaryOperator, Value, ValueWithSpan, visit_expressions,
+    visit_expressions_mut,
 };
 use trilith_proto::error::ApiError;
 
 use crate::arguments;
+use crate::ast::{call, case, null, number, take, text};
 use crate::context::QueryContext;
 use crate::error::{at, validation};
 use crate::intervals::{self, Step};
@@ -48,11 +49,6 @@ pub(crate) fn rewrite(
 fn is_zero(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. })
         if number.bytes().all(|digit| matches!(digit, b'0' | b'.')))
-}
-
-/// True for what was cast to a date.
-fn is_date(expr: &Expr) -> bool {
-    matches!(expr, Expr::Function(function) if function.name.to_string() == "druid_cast_date")
 }
 
 /// `__time` of the table that the arguments name.
@@ -127,40 +123,6 @@ struct Rewriter<'a> {
     now_ms: i64,
 }
 
-pub(crate) fn text(value: &str) -> Expr {
-    Expr::Value(ValueWithSpan::from(Value::SingleQuotedString(value.to_owned())))
-}
-
-pub(crate) fn null() -> Expr {
-    Expr::Value(ValueWithSpan::from(Value::Null))
-}
-
-pub(crate) fn number(value: impl ToString) -> Expr {
-    Expr::Value(ValueWithSpan::from(Value::Number(value.to_string(), false)))
-}
-
-/// A call of a function.
-pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
-    let args = args
-        .into_iter()
-        .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
-        .collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args,
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
-}
-
 /// The first value that is not NULL, by CASE, which finds the type of all results.
 fn first_value(args: &mut Vec<FunctionArg>) -> Option<Expr> {
     let plain = |arg: &FunctionArg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(_)));
@@ -177,16 +139,6 @@ fn first_value(args: &mut Vec<FunctionArg>) -> Option<Expr> {
         result: value,
     });
     Some(case(conditions.collect(), last))
-}
-
-pub(crate) fn case(conditions: Vec<CaseWhen>, else_result: Option<Box<Expr>>) -> Expr {
-    Expr::Case {
-        case_token: AttachedToken::empty(),
-        end_token: AttachedToken::empty(),
-        operand: None,
-        conditions,
-        else_result,
-    }
 }
 
 /// Between the smaller and the larger of two bounds, if the query says so.
@@ -221,10 +173,6 @@ fn symmetric(inner: &Expr, negated: bool, low: &mut Expr, high: &Expr) -> Option
         op,
         right: between(high, &first),
     })))
-}
-
-fn take(expr: &mut Expr) -> Expr {
-    std::mem::replace(expr, null())
 }
 
 /// ISO period of a unit name.
@@ -289,6 +237,23 @@ impl Rewriter<'_> {
             } => {
                 let unit = text(&field.to_string().to_ascii_uppercase());
                 *expr = call("time_extract", vec![take(inner), unit, text(&self.zone)]);
+            }
+            Expr::Cast {
+                kind: CastKind::DoubleColon,
+                expr: inner,
+                data_type,
+                ..
+            } => {
+                return Err(at(
+                    format!("A cast by two colons is not supported; write CAST({inner} AS {data_type})"),
+                    inner.span(),
+                ));
+            }
+            Expr::SimilarTo { expr: inner, .. } => {
+                return Err(at(
+                    "SIMILAR TO is not supported; use LIKE or REGEXP_LIKE",
+                    inner.span(),
+                ));
             }
             Expr::Cast {
                 kind: CastKind::Cast,
@@ -443,6 +408,28 @@ impl Rewriter<'_> {
         call("druid_cast_date", vec![self.now(), text(&self.zone)])
     }
 
+    /// CURRENT_TIMESTAMP(0): whole seconds; (1), (2): tenths and hundredths.
+    fn now_to(&self, args: &FunctionArguments) -> Expr {
+        let FunctionArguments::List(list) = args else {
+            return self.now();
+        };
+        let step = match list.args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(digits)))) => {
+                match digits.value.to_string().as_str() {
+                    "0" => 1_000,
+                    "1" => 100,
+                    "2" => 10,
+                    _ => 1,
+                }
+            }
+            _ => 1,
+        };
+        call(
+            "millis_to_timestamp",
+            vec![number(self.now_ms.div_euclid(step) * step)],
+        )
+    }
+
     fn now(&self) -> Expr {
         call("millis_to_timestamp", vec![number(self.now_ms)])
     }
@@ -477,11 +464,6 @@ impl Rewriter<'_> {
     fn cast(&self, inner: &mut Expr, data_type: &DataType) -> Option<Expr> {
         let one = |name: &str, inner: &mut Expr| Some(call(name, vec![take(inner)]));
         match data_type {
-            // A date has no time of day to print.
-            DataType::Varchar(_) | DataType::Char(_) if is_date(inner) => Some(call(
-                "time_format",
-                vec![take(inner), text("yyyy-MM-dd"), text(&self.zone)],
-            )),
             DataType::Varchar(_) | DataType::Char(_) | DataType::Text | DataType::String(_) => {
                 Some(call("druid_cast_varchar", vec![take(inner), text(&self.zone)]))
             }
@@ -518,7 +500,7 @@ impl Rewriter<'_> {
         let name = function.name.to_string().to_ascii_uppercase();
         arguments::check(function, &name)?;
         if name == "CURRENT_TIMESTAMP" || name == "LOCALTIMESTAMP" {
-            *expr = self.now();
+            *expr = self.now_to(&function.args);
             return Ok(());
         }
         if name == "CURRENT_DATE" {
@@ -621,6 +603,11 @@ impl Rewriter<'_> {
                 fill(&mut list.args, 4, &self.zone);
             }
             "TIMESTAMPDIFF" => self.unit(&mut list.args)?,
+            "BIT_AND" | "BIT_OR" | "BIT_XOR" => {
+                if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(bits))) = list.args.first_mut() {
+                    *bits = call("druid_cast_bigint", vec![take(bits)]);
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -8,7 +8,7 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::{Granularity, Interval};
 
-use crate::error::{not_a_query, parse_error, position, unexpected, unexpected_end, validation};
+use crate::error::{at, not_a_query, parse_error, position, unexpected, unexpected_end, validation};
 use crate::extern_call::{self, RawExtern};
 use crate::{partitioning, reserved, settings, syntax};
 
@@ -159,6 +159,16 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
     }
     while body.last().is_some_and(|token| token.token == Token::SemiColon) {
         body.pop();
+    }
+    if let Some(end) = body.iter().position(|token| token.token == Token::SemiColon) {
+        let first: Vec<String> = body[..end].iter().map(|token| token.token.to_string()).collect();
+        return Err(at(
+            format!(
+                "Only SET statements can appear before the final statement in a statement list, but found non-SET statement[{}]",
+                first.join(" ")
+            ),
+            body[end].span,
+        ));
     }
     let (body, tail) = split_tail(body);
     let (partitioned_by, clustered_by) = partitioning::tail(tail, target.is_some())?;

@@ -56,6 +56,15 @@ pub(crate) fn arrays(
     LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
+/// Output columns that are arrays.
+pub(crate) fn lists(plan: &LogicalPlan) -> Vec<usize> {
+    let fields = plan.schema().fields().iter().enumerate();
+    fields
+        .filter(|(_, field)| matches!(field.data_type(), DataType::List(_) | DataType::LargeList(_)))
+        .map(|(index, _)| index)
+        .collect()
+}
+
 /// Refuses to put an array where there are texts, and the other way round, unless `skipTypeVerification` names
 /// the column.
 pub(crate) fn check_types(

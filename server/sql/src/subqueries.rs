@@ -8,8 +8,8 @@ use sqlparser::ast::{
 };
 use trilith_proto::error::ApiError;
 
+use crate::ast::{binary, case, nested, not, null, number};
 use crate::error::validation;
-use crate::rewrite::{case, null, number};
 use crate::statement;
 
 /// Name of a subquery that is put into FROM.
@@ -200,23 +200,4 @@ fn row_in_list(parts: &[Expr], list: &[Expr], negated: bool) -> Option<Expr> {
     }
     let found = nested(found?);
     Some(if negated { not(found) } else { found })
-}
-
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp {
-        left: Box::new(left),
-        op,
-        right: Box::new(right),
-    }
-}
-
-fn nested(expr: Expr) -> Expr {
-    Expr::Nested(Box::new(expr))
-}
-
-fn not(expr: Expr) -> Expr {
-    Expr::UnaryOp {
-        op: sqlparser::ast::UnaryOperator::Not,
-        expr: Box::new(expr),
-    }
 }

@@ -1,10 +1,11 @@
-//! What OVER may hold.
+//! What OVER may hold, and where it may stand.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, NamedWindowExpr,
-    Query, Select, Value, Visit, Visitor, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowType,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArguments, GroupByExpr, NamedWindowExpr, Query, Select, SelectItem, Value, Visit, VisitMut,
+    Visitor, VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowType, visit_expressions,
 };
 use trilith_proto::error::ApiError;
 
@@ -35,6 +36,13 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
         .map(|name| name.span);
     let wrong =
         |message: String| span.map_or_else(|| validation(message.clone()), |span| at(message.clone(), span));
+    let ordered = matches!(&function.args, FunctionArguments::List(list)
+        if list.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_))));
+    if ordered || !function.within_group.is_empty() {
+        return Err(wrong(format!(
+            "ORDER BY inside [{name}] is not supported: an aggregate takes its values in any order"
+        )));
+    }
     let Some(over) = &function.over else {
         if WINDOW_ONLY.contains(&name) {
             return Err(wrong(format!(
@@ -82,13 +90,13 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Finds a call with OVER that belongs to a condition itself, not to a subquery in it.
+/// Finds a call with OVER that belongs to a clause itself, not to a subquery in it.
 #[derive(Default)]
-struct InCondition {
+struct InClause {
     depth: usize,
 }
 
-impl Visitor for InCondition {
+impl Visitor for InClause {
     type Break = String;
 
     fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
@@ -111,15 +119,83 @@ impl Visitor for InCondition {
     }
 }
 
-/// Checks the conditions of a SELECT and the frames of its WINDOW.
-pub(crate) fn check_select(select: &Select) -> Result<(), ApiError> {
-    for (clause, condition) in [("WHERE", &select.selection), ("HAVING", &select.having)] {
-        let found = condition
-            .as_ref()
-            .map(|condition| condition.visit(&mut InCondition::default()));
-        if let Some(ControlFlow::Break(name)) = found {
+/// Writes out the frames of a SELECT: what begins behind the current row ends there if nothing else is said.
+struct Complete;
+
+impl VisitorMut for Complete {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr
+            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+            && let Some(frame) = &mut spec.window_frame
+        {
+            complete(frame);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn complete(frame: &mut WindowFrame) {
+    if frame.end_bound.is_none() && matches!(frame.start_bound, WindowFrameBound::Following(_)) {
+        let end = std::mem::replace(&mut frame.start_bound, WindowFrameBound::CurrentRow);
+        frame.end_bound = Some(end);
+    }
+}
+
+/// Names of output columns that a window function computes.
+fn computed(select: &Select) -> Vec<&str> {
+    let items = select.projection.iter();
+    items
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let windows = expr.visit(&mut InClause::default()).is_break();
+                windows.then_some(alias.value.as_str())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Checks the conditions and keys of a SELECT and the frames of its WINDOW, and writes frames out.
+pub(crate) fn check_select(select: &mut Select) -> Result<(), ApiError> {
+    let _all: ControlFlow<()> = VisitMut::visit(select, &mut Complete);
+    for window in &mut select.named_window {
+        if let NamedWindowExpr::WindowSpec(spec) = &mut window.1
+            && let Some(frame) = &mut spec.window_frame
+        {
+            complete(frame);
+        }
+    }
+    if let Some(having) = &select.having {
+        let names = computed(select);
+        let found = visit_expressions(having, |expr| match expr {
+            Expr::Identifier(name) if names.contains(&name.value.as_str()) => {
+                ControlFlow::Break(name.clone())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        if let ControlFlow::Break(name) = found {
+            return Err(at(
+                format!(
+                    "Window functions are not permitted in the HAVING clause, but [{name}] is one; compute it in a subquery, and use its column outside"
+                ),
+                name.span,
+            ));
+        }
+    }
+    let grouped: &[Expr] = match &select.group_by {
+        GroupByExpr::Expressions(exprs, _) => exprs,
+        GroupByExpr::All(_) => &[],
+    };
+    let conditions = select.selection.iter().map(|condition| ("WHERE", condition));
+    let conditions = conditions
+        .chain(grouped.iter().map(|key| ("GROUP BY", key)))
+        .chain(select.having.iter().map(|condition| ("HAVING", condition)));
+    for (clause, condition) in conditions {
+        if let ControlFlow::Break(name) = condition.visit(&mut InClause::default()) {
             return Err(validation(format!(
-                "Window function [{name}] is not allowed in {clause}; compute it in a subquery, and filter outside"
+                "Window function [{name}] is not allowed in {clause}; compute it in a subquery, and use its column outside"
             )));
         }
     }

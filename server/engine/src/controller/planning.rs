@@ -147,6 +147,7 @@ fn segments(
         schema: base64::engine::general_purpose::STANDARD.encode(schema_bytes),
         time_column: ingest.time_column,
         columns,
+        kept_order: ingest.kept_order.clone(),
         metrics,
         query_granularity,
         clustered_by: ingest

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, TimestampMillisecondArray};
+use arrow::array::{ArrayRef, AsArray, TimestampMillisecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
@@ -11,7 +11,7 @@ use base64::Engine as _;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::StreamExt;
 use trilith_exchange::{ReadOrder, ReadRequest};
-use trilith_proto::column;
+use trilith_proto::column::{self, ColumnType};
 use trilith_proto::fault::Fault;
 use trilith_segment::{SegmentError, SegmentRecord, SegmentWriter};
 
@@ -45,6 +45,8 @@ struct Layout {
     time_column: Option<usize>,
     /// Input columns behind `__time`, in the order of the file.
     columns: Vec<usize>,
+    /// Which of them have multi-value strings whose values are sorted.
+    sorted: Vec<bool>,
 }
 
 impl Layout {
@@ -62,13 +64,23 @@ impl Layout {
                 .ok_or_else(|| broken(&"a column is missing"))?;
             fields.push(column::to_field(name, &column::of_field(field), false));
         }
-        let columns = sink.columns.iter().map(|(index, _)| *index).collect();
+        let columns: Vec<usize> = sink.columns.iter().map(|(index, _)| *index).collect();
+        let texts = fields
+            .iter()
+            .skip(1)
+            .map(|field| column::of_field(field) == ColumnType::String);
+        let sorted = columns
+            .iter()
+            .zip(texts)
+            .map(|(index, text)| text && !sink.kept_order.contains(index))
+            .collect();
         let schema = Arc::new(Schema::new(fields));
         Ok(Layout {
             input: Arc::new(input),
             schema,
             time_column: sink.time_column,
             columns,
+            sorted,
         })
     }
 
@@ -104,12 +116,18 @@ impl Layout {
             return Err(Fault::insert_time_null());
         }
         let mut columns = vec![time];
-        for (index, field) in self.columns.iter().zip(self.schema.fields().iter().skip(1)) {
+        let stored = self.schema.fields().iter().skip(1);
+        for ((index, field), sorted) in self.columns.iter().zip(stored).zip(&self.sorted) {
             let column = batch.column(*index);
-            columns.push(match column.data_type() == field.data_type() {
+            let column = match column.data_type() == field.data_type() {
                 true => Arc::clone(column),
                 false => cast(column, field.data_type()).map_err(broken)?,
-            });
+            };
+            let in_order = column
+                .as_string_opt::<i32>()
+                .filter(|_| *sorted)
+                .and_then(trilith_functions::sorted_multi_values);
+            columns.push(in_order.map_or(column, |texts| Arc::new(texts)));
         }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(broken)
     }

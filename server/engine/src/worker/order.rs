@@ -63,6 +63,8 @@ pub struct SegmentSink {
     pub time_column: Option<usize>,
     /// (input column, output name) of every stored column but `__time`, in order.
     pub columns: Vec<(usize, String)>,
+    /// Input columns whose multi-value strings keep the order of their values; others are sorted.
+    pub kept_order: Vec<usize>,
     /// Output columns that are metrics (rollup).
     pub metrics: Vec<(String, String)>,
     /// Name of the query granularity, rollup only.

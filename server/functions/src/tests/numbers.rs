@@ -62,7 +62,7 @@ async fn values() {
             "-8.00 EiB",
         ),
         ("human_readable_binary_byte_format(1023)", "1023 B"),
-        ("human_readable_decimal_byte_format(1048576)", "1.04 MB"),
+        ("human_readable_decimal_byte_format(1048576)", "1.05 MB"),
         ("human_readable_decimal_byte_format(49380)", "49.38 KB"),
         ("human_readable_decimal_format(1048576, 3)", "1.048 M"),
         ("human_readable_decimal_format(999)", "999"),
