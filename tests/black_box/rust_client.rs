@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use http::header::AUTHORIZATION;
@@ -24,7 +24,7 @@ use trilith_proto::pb::query::RunQueryRequest;
 use trilith_proto::pb::query::query_service_client::QueryServiceClient;
 use trilith_proto::pb::task::ListTasksRequest;
 
-use crate::harness::{HeldSource, Server, edits, edits_file};
+use crate::harness::{HeldSource, PATIENCE, Server, edits, edits_file};
 
 const TOKEN: &str = "open-sesame";
 const NAME: &str = "trilith.internal";
@@ -267,6 +267,21 @@ async fn the_command_prints_json_and_explains_what_writes() {
     let expected = json!({"a": ["x,y", null], "b": true, "c": 1.5, "d": null, "t": "2024-01-02T03:04:05Z"});
     assert_eq!(row, expected);
 
+    let given = [
+        "-p",
+        "VARCHAR=05",
+        "-p",
+        "bigint=5",
+        "-p",
+        "DOUBLE=null",
+        "--format",
+        "json",
+        "-e",
+        "SELECT ? AS a, ? + 1 AS b, ? AS c",
+    ];
+    let row: serde_json::Value = serde_json::from_str(&printed(&server, &given).await).unwrap();
+    assert_eq!(row, json!({"a": "05", "b": 6, "c": null}));
+
     let explain = "-- of a task\nEXPLAIN PLAN FOR INSERT INTO t SELECT TIMESTAMP '2024-01-01' AS __time, 1 AS x PARTITIONED BY DAY";
     let text = printed(&server, &["-e", explain]).await;
     assert!(text.contains("\"type\":\"segmentGenerator\""), "{text}");
@@ -334,7 +349,15 @@ async fn a_server_that_has_enough_to_do_says_when_to_come_back() {
     assert_eq!(status, 429, "{body}");
     source.release();
     client.wait(&first, |_| {}).await.unwrap();
-    client.run(Statement::new("SELECT 1 AS x"), |_| {}).await.unwrap();
+    // A task that has ended leaves its place a moment later.
+    let since = Instant::now();
+    while let Err(error) = client.run(Statement::new("SELECT 1 AS x"), |_| {}).await {
+        let ClientError::Api(refused) = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(refused.category, Category::CapacityExceeded, "{error}");
+        assert!(since.elapsed() < PATIENCE, "{error}");
+    }
 
     // Planned, and its rows not read yet.
     let mut queries = QueryServiceClient::new(server.channel());
@@ -369,4 +392,27 @@ async fn a_server_that_has_enough_to_do_says_when_to_come_back() {
         .unwrap();
     assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 1);
     queries.run_query(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_more_tasks_are_taken_on_than_there_is_room_for() {
+    let server = Server::start(&["--max-tasks", "3", "--allow-http", "127.0.0.1"]);
+    let source = HeldSource::new(r#"{"x":1}"#);
+    let held = format!("SELECT x FROM {}", source.table("x long"));
+    let client = Client::connect(&server.grpc()).unwrap();
+    let submissions = (0..20).map(|_| client.submit_task(Statement::new(&held)));
+    let answers = futures::future::join_all(submissions).await;
+    let (accepted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((accepted.len(), refused.len()), (3, 17));
+    for error in refused {
+        let error = error.unwrap_err();
+        let ClientError::Api(api) = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(api.category, Category::CapacityExceeded, "{error}");
+    }
+    source.release();
+    for task in accepted {
+        client.wait(&task.unwrap(), |_| {}).await.unwrap();
+    }
 }

@@ -23,8 +23,33 @@ use crate::connect::{ConnectOptions, Transport};
 
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// Pause before a call is tried again while the server cannot be reached; it doubles each time.
-pub(crate) const BACKOFF: Duration = Duration::from_millis(100);
-pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// How long a call is tried again while the server cannot be reached.
+pub(crate) struct Patience {
+    pub until: Instant,
+    backoff: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(deadline: Duration) -> Patience {
+        Patience {
+            until: Instant::now() + deadline,
+            backoff: BACKOFF,
+        }
+    }
+
+    /// Waits before the next try; false, at once, when the deadline would pass meanwhile.
+    pub(crate) async fn pause(&mut self) -> bool {
+        if Instant::now() + self.backoff >= self.until {
+            return false;
+        }
+        tokio::time::sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        true
+    }
+}
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -137,15 +162,11 @@ impl Client {
         T: Clone,
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
-        let until = Instant::now() + self.deadline;
-        let mut backoff = BACKOFF;
+        let mut patience = Patience::new(self.deadline);
         loop {
-            match call(self.timed(message.clone(), until)).await {
+            match call(self.timed(message.clone(), patience.until)).await {
                 Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) if status.code() == Code::Unavailable && Instant::now() + backoff < until => {
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
+                Err(status) if status.code() == Code::Unavailable && patience.pause().await => {}
                 Err(status) => return Err(status.into()),
             }
         }

@@ -18,6 +18,10 @@ use crate::client::{Client, ClientError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Bytes on their way in one stream of rows.
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Bytes on their way in all of them: no bound of their own, so that rows that nobody takes keep no other call waiting.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 
 /// A channel that sends the token with every call.
@@ -98,6 +102,8 @@ impl ConnectOptions {
             })?
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_while_idle(true);
         let channel = match secure {

@@ -3,13 +3,12 @@
 use arrow::record_batch::RecordBatch;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 use tonic::Code;
 use trilith_proto::error::ApiError;
 use trilith_proto::pb::query as queries;
 use trilith_proto::pb::task as tasks;
 
-use crate::client::{BACKOFF, BACKOFF_MAX, Client, ClientError, QueryResult};
+use crate::client::{Client, ClientError, Patience, QueryResult};
 
 const WATCH_MS: u32 = 200;
 
@@ -101,11 +100,11 @@ impl Client {
         statement: Statement,
     ) -> Result<tasks::SubmitTaskResponse, ClientError> {
         let request = statement.request();
-        let until = Instant::now() + self.deadline();
-        let mut backoff = BACKOFF;
+        let mut patience = Patience::new(self.deadline());
         let mut repeated = false;
         loop {
-            let status = match self.tasks().submit_task(self.timed(request.clone(), until)).await {
+            let timed = self.timed(request.clone(), patience.until);
+            let status = match self.tasks().submit_task(timed).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => status,
             };
@@ -118,11 +117,9 @@ impl Client {
                     explanation: None,
                 });
             }
-            if status.code() != Code::Unavailable || Instant::now() + backoff >= until {
+            if status.code() != Code::Unavailable || !patience.pause().await {
                 return Err(error.into());
             }
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
             repeated = true;
         }
     }
@@ -136,15 +133,14 @@ impl Client {
         task_id: &str,
         mut progress: impl FnMut(&tasks::WatchTaskResponse),
     ) -> Result<tasks::Task, ClientError> {
-        let mut until = Instant::now() + self.deadline();
-        let mut backoff = BACKOFF;
+        let mut patience = Patience::new(self.deadline());
         loop {
             let lost = match self.watch(task_id, WATCH_MS).await {
                 Ok(mut updates) => loop {
                     match updates.message().await {
                         Ok(Some(update)) => {
                             progress(&update);
-                            (until, backoff) = (Instant::now() + self.deadline(), BACKOFF);
+                            patience = Patience::new(self.deadline());
                             if let Some(task) = update.task
                                 && matches!(task.state(), tasks::State::Success | tasks::State::Failed)
                             {
@@ -161,11 +157,9 @@ impl Client {
                 },
                 Err(error) => error,
             };
-            if !lost.is_unavailable() || Instant::now() + backoff >= until {
+            if !lost.is_unavailable() || !patience.pause().await {
                 return Err(lost);
             }
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
@@ -192,14 +186,10 @@ impl Client {
             context_json: Value::Object(context).to_string(),
             parameters: statement.parameters,
         };
-        let until = Instant::now() + self.deadline();
-        let mut backoff = BACKOFF;
+        let mut patience = Patience::new(self.deadline());
         loop {
             match self.query(request.clone()).await {
-                Err(error) if error.is_unavailable() && Instant::now() + backoff < until => {
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
+                Err(error) if error.is_unavailable() && patience.pause().await => {}
                 answer => return answer,
             }
         }

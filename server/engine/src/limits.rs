@@ -19,6 +19,8 @@ pub const LAUNCH_TIMEOUT_MS: i64 = 120_000;
 pub const BOUNDARIES_TIMEOUT_MS: i64 = 600_000;
 /// Milliseconds that allocation of segments and publishing may take, lock waits included.
 pub const PUBLISH_TIMEOUT_MS: i64 = 900_000;
+/// Milliseconds in which the rows of a SELECT are collected: all of them go through the controller.
+pub const RESULTS_TIMEOUT_MS: i64 = 6 * 3_600_000;
 /// Verbose parse warnings that one worker reports.
 pub const VERBOSE_PARSE_WARNINGS_MAX: u64 = 5;
 /// Examples of values that became null because they do not convert, for each column of a report.

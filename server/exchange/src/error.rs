@@ -41,6 +41,16 @@ pub enum ExchangeError {
         /// Partitions that exist.
         count: usize,
     },
+    /// Sorted output with rows that no boundary takes.
+    #[error(
+        "{rows} rows of output {id} are outside of all partitions: the input has changed since an earlier attempt read it; submit the statement again"
+    )]
+    RowsOutside {
+        /// Whose output.
+        id: WorkOrderId,
+        /// How many.
+        rows: u64,
+    },
     /// A column that is not in the schema, or of a type that cannot be a key.
     #[error("column {column} cannot be a key of this shuffle")]
     BadKeyColumn {

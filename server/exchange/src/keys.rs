@@ -12,6 +12,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use bytes::{Bytes, BytesMut};
 use datafusion::common::ScalarValue;
 use trilith_proto::fault::Fault;
+use trilith_proto::interval::{Granularity, has_date};
 
 use crate::error::ExchangeError;
 use crate::hash;
@@ -138,6 +139,12 @@ fn bucket_starts(times: &ArrayRef, bucket: Bucket) -> Result<Vec<i64>, ExchangeE
             cast_times.as_primitive::<TimestampMillisecondType>().values()
         }
     };
+    // ALL is one chunk, whatever the time.
+    if bucket.granularity != Granularity::All
+        && let Some(ms) = values.iter().find(|ms| !has_date(**ms))
+    {
+        return Err(Fault::time_without_date(*ms).into());
+    }
     // Neighbours are mostly in the same chunk.
     let mut start = 0;
     let mut end = 0;
@@ -158,7 +165,7 @@ impl Bucket {
     /// The number that stands for a chunk: its start, but 0 for the chunk of all time.
     fn granularity_start(&self, start_ms: i64) -> i64 {
         match self.granularity {
-            trilith_proto::interval::Granularity::All => 0,
+            Granularity::All => 0,
             _ => start_ms,
         }
     }

@@ -160,6 +160,18 @@ impl StageOutput {
                     partition.push(range);
                 }
             }
+            let all: u64 = runs.iter().map(|run| run.rows()).sum();
+            let taken: u64 = by_partition
+                .iter()
+                .flatten()
+                .map(|range| range.end - range.start)
+                .sum();
+            if taken != all {
+                return Err(ExchangeError::RowsOutside {
+                    id: self.id.clone(),
+                    rows: all.abs_diff(taken),
+                });
+            }
             // Whoever came first has cut at the same places.
             let _already_set = cuts.set(by_partition);
         }

@@ -121,12 +121,18 @@ impl<'a> Places<'a> {
     fn of(records: impl IntoIterator<Item = &'a SegmentRecord>) -> Places<'a> {
         let mut places = Places::default();
         for record in records {
-            let chunk = (record.interval, record.version.as_str());
-            let place = places.chunks.entry(chunk).or_default();
-            place.numbers.insert(record.partition_number());
+            let place = places.occupy(record);
             place.core = place.core.max(record.shard_spec.core_partitions());
         }
         places
+    }
+
+    /// Takes the place of a segment that was put aside; nobody waits for it as a part of its chunk.
+    fn occupy(&mut self, record: &'a SegmentRecord) -> &mut Place {
+        let chunk = (record.interval, record.version.as_str());
+        let place = self.chunks.entry(chunk).or_default();
+        place.numbers.insert(record.partition_number());
+        place
     }
 
     /// A place in a chunk, behind all that are taken, if the wanted one is.
@@ -155,7 +161,10 @@ fn placed(record: &SegmentRecord, version: &str, (number, core): (u32, u32)) -> 
 impl Append {
     fn resolve(&self, current: &SegmentView, unused: &[SegmentRecord]) -> Resolved {
         let used = current.used().iter().map(|segment| segment.record.as_ref());
-        let mut places = Places::of(used.chain(unused));
+        let mut places = Places::of(used);
+        for record in unused {
+            places.occupy(record);
+        }
         let mut added = Vec::with_capacity(self.segments.len());
         for segment in &self.segments {
             let own = segment.version.as_str();

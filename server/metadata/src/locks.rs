@@ -134,6 +134,8 @@ struct Waiting {
     number: u64,
     owner: LockOwner,
     wanted: LockRequest,
+    /// It was held and lent, and its task has no slots yet: it waits for nothing, and nobody waits for it who has some.
+    lent: bool,
 }
 
 struct Held {
@@ -297,11 +299,12 @@ impl State {
             return Some(Granted::Before);
         }
         let place = self.place(number)?;
+        self.waiting.get_mut(place)?.lent &= !slots;
         let waiting = self.waiting.get(place)?;
         let (task, priority) = (waiting.owner.task.as_str(), waiting.owner.priority);
-        let ahead = self.waiting[..place]
-            .iter()
-            .any(|other| other.owner.task != task && waiting.wanted.conflicts(&other.wanted));
+        let ahead = self.waiting[..place].iter().any(|other| {
+            other.owner.task != task && !(other.lent && slots) && waiting.wanted.conflicts(&other.wanted)
+        });
         if ahead {
             return None;
         }
@@ -342,6 +345,7 @@ impl State {
                 number: lent.number,
                 owner: lent.owner,
                 wanted: lent.lock,
+                lent: true,
             });
         }
         Some(Granted::Now)
@@ -388,6 +392,7 @@ impl LockManager {
             number,
             owner: owner.clone(),
             wanted: wanted.clone(),
+            lent: false,
         });
         PendingLock {
             lease: Lease {

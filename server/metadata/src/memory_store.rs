@@ -111,8 +111,12 @@ impl MetadataStore for MemoryStore {
         inner.tasks.insert(id.clone(), publish.task.clone());
         inner.reports.insert(id.clone(), publish.report.clone());
         inner.checkpoints.remove(id);
-        self.segments.change(datasource, &change.added, &change.removed);
+        self.segments.publish(datasource, &change.added, &change.removed);
         Ok(())
+    }
+
+    fn take_unread_files(&self) -> Vec<String> {
+        self.segments.take_unread()
     }
 
     fn mark_unused(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError> {

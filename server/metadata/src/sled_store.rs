@@ -202,7 +202,7 @@ impl MetadataStore for SledStore {
             .map(|()| {
                 // On disk before anybody sees it.
                 let flushed = self.db.flush();
-                self.index.change(datasource, &change.added, &change.removed);
+                self.index.publish(datasource, &change.added, &change.removed);
                 flushed
             });
         *self.ending.write() = None;
@@ -211,6 +211,10 @@ impl MetadataStore for SledStore {
             self.checkpoints.remove(key?)?;
         }
         Ok(())
+    }
+
+    fn take_unread_files(&self) -> Vec<String> {
+        self.index.take_unread()
     }
 
     fn mark_unused(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError> {

@@ -47,6 +47,10 @@ pub trait MetadataStore: Send + Sync {
     /// what is there by then.
     fn publish(&self, publish: &Publish) -> Result<(), MetadataError>;
 
+    /// Files of segments that a REPLACE took the place of, and that no view holds any more. Says each once; what is
+    /// forgotten here goes when the process starts again.
+    fn take_unread_files(&self) -> Vec<String>;
+
     /// Puts used segments of a datasource aside. Returns how many.
     fn mark_unused(&self, datasource: &str, selection: &Selection) -> Result<usize, MetadataError>;
 

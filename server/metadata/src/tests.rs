@@ -390,6 +390,54 @@ async fn a_replace_keeps_what_was_appended_while_it_ran() {
 }
 
 #[tokio::test]
+async fn an_append_shows_when_its_chunk_was_put_aside_meanwhile() {
+    let store = store().await;
+    assert_eq!(store.mark_unused("t", &Selection::All).unwrap(), 1);
+    // It was given its place behind the core partition that is gone.
+    store
+        .publish(&publish("b", append(vec![segment(0, "1", 1)]).await))
+        .unwrap();
+    assert_eq!(shown(&store), [place(0, "1", 1)]);
+    assert_eq!(store.mark_used("t", &Selection::All).unwrap(), 1);
+    assert_eq!(shown(&store), [place(0, "1", 0), place(0, "1", 1)]);
+}
+
+#[tokio::test]
+async fn files_of_replaced_segments_go_when_nobody_reads_them() {
+    let store = store().await;
+    let with_file = |segment: SegmentRecord, path: &str| SegmentRecord {
+        path: Some(path.to_owned()),
+        ..segment
+    };
+    let base = store.segments("t");
+    let first = with_file(segment(0, "2", 0), "first");
+    store
+        .publish(&publish("b", replace("2", &base, vec![first]).await))
+        .unwrap();
+    // Appended while the next REPLACE runs: it gets another place, and keeps its file.
+    let base = store.segments("t");
+    let appended = with_file(segment(0, "2", 1), "appended");
+    store
+        .publish(&publish("c", append(vec![appended]).await))
+        .unwrap();
+    let reader = store.segments("t");
+    let second = with_file(segment(0, "3", 0), "second");
+    store
+        .publish(&publish("d", replace("3", &base, vec![second]).await))
+        .unwrap();
+    assert_eq!(shown(&store), [place(0, "3", 0), place(0, "3", 1)]);
+    assert!(store.take_unread_files().is_empty());
+    drop(reader);
+    assert!(store.take_unread_files().is_empty());
+    drop(base);
+    assert_eq!(store.take_unread_files(), ["first"]);
+    assert!(store.take_unread_files().is_empty());
+    // What is put aside can come back.
+    assert_eq!(store.mark_unused("t", &Selection::All).unwrap(), 2);
+    assert!(store.take_unread_files().is_empty());
+}
+
+#[tokio::test]
 async fn an_append_whose_number_is_taken_gets_the_next() {
     let store = store().await;
     store
@@ -541,6 +589,21 @@ async fn a_lock_without_slots_is_lent_to_a_task_that_has_some() {
     assert!(lock(&locks, "3", LockKind::Shared, &ALL).await.is_none());
     assert!(locks.permit(&[Arc::new(replace)]).is_some());
     assert!(locks.active().is_empty() && !locks.is_waiting("1"));
+}
+
+#[tokio::test]
+async fn a_task_without_slots_keeps_nobody_waiting_who_has_some() {
+    let locks = LockManager::default();
+    let replace = lock(&locks, "replace", LockKind::Exclusive, &ALL).await.unwrap();
+    let first = lock(&locks, "first", LockKind::Shared, &ALL).await.unwrap();
+    // It may wait for the slots of the second one, which therefore must not wait for it.
+    let second = lock(&locks, "second", LockKind::Shared, &ALL).await.unwrap();
+    drop(first);
+    let third = lock(&locks, "third", LockKind::Shared, &ALL).await.unwrap();
+    drop(second);
+    assert!(replace.begin(SHORT).await.is_err());
+    drop(third);
+    replace.begin(LONG).await.unwrap();
 }
 
 #[tokio::test]

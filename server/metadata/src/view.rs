@@ -2,9 +2,9 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use trilith_proto::interval::Interval;
 use trilith_segment::{SegmentRecord, visible};
 
@@ -142,6 +142,8 @@ pub type SegmentViews = Arc<BTreeMap<String, Arc<SegmentView>>>;
 #[derive(Debug, Default)]
 pub(crate) struct SegmentIndex {
     views: RwLock<SegmentViews>,
+    /// Segments that were replaced, with their files, as long as somebody may read them.
+    retired: Mutex<Vec<(Weak<SegmentRecord>, String)>>,
 }
 
 impl SegmentIndex {
@@ -159,6 +161,7 @@ impl SegmentIndex {
             .collect();
         SegmentIndex {
             views: RwLock::new(Arc::new(views)),
+            retired: Mutex::default(),
         }
     }
 
@@ -168,6 +171,42 @@ impl SegmentIndex {
 
     pub(crate) fn view(&self, datasource: &str) -> Arc<SegmentView> {
         self.views.read().get(datasource).cloned().unwrap_or_default()
+    }
+
+    /// Makes what a job has published visible. Files of what it replaced can go when nobody reads them any more. Only
+    /// one caller at a time.
+    pub(crate) fn publish(&self, datasource: &str, added: &[UsedSegment], removed: &[String]) {
+        let removed_ids: HashSet<&str> = removed.iter().map(String::as_str).collect();
+        // A segment that got another place keeps its file.
+        let kept: HashSet<&str> = added
+            .iter()
+            .filter_map(|segment| segment.record.path.as_deref())
+            .collect();
+        let view = self.view(datasource);
+        let gone = view
+            .used()
+            .iter()
+            .filter(|segment| removed_ids.contains(segment.id.as_str()));
+        let retired = gone.filter_map(|segment| {
+            let path = segment
+                .record
+                .path
+                .as_ref()
+                .filter(|path| !kept.contains(path.as_str()))?;
+            Some((Arc::downgrade(&segment.record), path.clone()))
+        });
+        self.retired.lock().extend(retired);
+        self.change(datasource, added, removed);
+    }
+
+    /// Files of replaced segments that no view holds any more. Says each once.
+    pub(crate) fn take_unread(&self) -> Vec<String> {
+        let mut retired = self.retired.lock();
+        let (unread, read): (Vec<_>, Vec<_>) = retired
+            .drain(..)
+            .partition(|(record, _)| record.strong_count() == 0);
+        *retired = read;
+        unread.into_iter().map(|(_, path)| path).collect()
     }
 
     /// Makes a committed change visible. Only one caller at a time.

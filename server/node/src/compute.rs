@@ -7,7 +7,7 @@ use thread_priority::{
 use tokio::runtime::{Builder, Handle, Runtime};
 use tracing::debug;
 
-/// Niceness 5.
+/// Niceness 4.
 const PRIORITY: u8 = 37;
 
 /// A runtime with a thread for each core. Operators keep a thread for long; who asks for a status meanwhile must not

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use trilith_engine::controller::AdmissionLimits;
 use trilith_exchange::DurableSettings;
 
 use crate::machine;
 
 const LEASE_DEFAULT: Duration = Duration::from_secs(5);
+const TASKS_MAX: u32 = 4_000;
+const QUERIES_MAX: u32 = 500;
 const LEASE_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
 /// Options of `trilith server`.
@@ -140,6 +143,9 @@ pub enum ConfigError {
     /// A time is malformed.
     #[error("--worker-lease [{0}] is not a time between 100ms and 1h; write for example 5s or 800ms")]
     Lease(String),
+    /// Nothing could ever be taken on.
+    #[error("{0} [0] leaves no room for any; write 1 or more")]
+    NoRoom(&'static str),
     /// A size is malformed.
     #[error("--memory-limit [{0}] is not a size; write for example 512MB or 4GB")]
     Size(String),
@@ -203,6 +209,18 @@ impl ServerOptions {
         parse_time(text)
             .filter(|time| LEASE_RANGE.contains(time))
             .ok_or_else(|| ConfigError::Lease(text.clone()))
+    }
+
+    /// How much is taken on at a time.
+    pub fn admission(&self) -> Result<AdmissionLimits, ConfigError> {
+        let room = |option, given: Option<u32>, default| match given.unwrap_or(default) {
+            0 => Err(ConfigError::NoRoom(option)),
+            max => Ok(max),
+        };
+        Ok(AdmissionLimits {
+            tasks: room("--max-tasks", self.max_tasks, TASKS_MAX)?,
+            queries: room("--max-queries", self.max_queries, QUERIES_MAX)?,
+        })
     }
 }
 
@@ -276,6 +294,24 @@ mod tests {
         assert_eq!(parse_size("17"), Some(17));
         assert_eq!(parse_size("many"), None);
         assert_eq!(parse_size("0"), None);
+    }
+
+    #[test]
+    fn leaves_room() {
+        let options = |tasks, queries| ServerOptions {
+            max_tasks: tasks,
+            max_queries: queries,
+            ..ServerOptions::default()
+        };
+        let limits = options(Some(7), None).admission().unwrap();
+        assert_eq!((limits.tasks, limits.queries), (7, QUERIES_MAX));
+        for (options, name) in [
+            (options(Some(0), None), "--max-tasks [0]"),
+            (options(None, Some(0)), "--max-queries [0]"),
+        ] {
+            let error = options.admission().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

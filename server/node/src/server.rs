@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
-use trilith_engine::controller::{AdmissionLimits, Controller, ControllerConfig};
+use trilith_engine::controller::{Controller, ControllerConfig};
 use trilith_engine::limits;
 use trilith_exchange::DurableSettings;
 use trilith_input::Policy;
@@ -42,8 +42,6 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DATA_DIRECTORY: &str = "trilith-data";
 /// Statements carry their inline data.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
-const TASKS_MAX: u32 = 4_000;
-const QUERIES_MAX: u32 = 500;
 
 /// Where a running server listens.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +120,15 @@ pub async fn run(
     let client = trilith_client::Client::connect(&format!("http://{}", addresses.grpc))?;
     let gateway = trilith_gateway::serve(http_listener, client, shutdown.clone());
     ready(addresses);
-    let result = gateway.await;
+    let late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    let result = tokio::select! {
+        result = gateway => result,
+        // A client that takes its time with an answer does not keep the tasks.
+        () = late => Ok(()),
+    };
     info!("stopping: tasks with faultTolerance are left to the next process, others are cancelled");
     controller.stop().await;
     grpc_stop.cancel();
@@ -166,10 +172,7 @@ async fn start_controller(
         Duration::from_millis(limits::TASK_START_TIMEOUT_MS as u64),
         |seconds| Duration::from_secs(seconds.into()),
     );
-    let capacity = AdmissionLimits {
-        tasks: options.max_tasks.unwrap_or(TASKS_MAX) as usize,
-        queries: options.max_queries.unwrap_or(QUERIES_MAX) as usize,
-    };
+    let capacity = options.admission()?;
     let handle = Handle::current();
     tokio::task::spawn_blocking(move || {
         let _runtime = handle.enter();

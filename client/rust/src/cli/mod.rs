@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Map, Value, json};
-use trilith_proto::pb::query as queries;
+use serde_json::{Value, json};
 use trilith_proto::pb::task as tasks;
 
 use crate::client::{Client, ClientError};
 use crate::connect::ConnectOptions;
 use crate::druid_json::{report_json, state_code};
-use crate::task::Statement;
+use crate::task::{Statement, parameter};
 
 /// Where the server is.
 #[derive(Debug, Clone, Args)]
@@ -67,6 +66,9 @@ pub struct SqlArg {
     /// Query context, as key=value; JSON values keep their type.
     #[arg(short = 'c', long = "context", value_name = "KEY=VALUE")]
     context: Vec<String>,
+    /// Value of the next `?` of the statement, as TYPE=VALUE, for example VARCHAR=en or BIGINT=5; BIGINT=null is NULL.
+    #[arg(short = 'p', long = "param", value_name = "TYPE=VALUE")]
+    parameters: Vec<String>,
 }
 
 /// How rows are printed.
@@ -199,16 +201,16 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
         } => {
             let client = server.connect()?;
             match sql.statement()? {
-                Some(text) => run_sql(&client, &text, &sql.context()?, format, output.as_deref()).await,
-                None => prompt::run(&client, &sql.context()?, format).await,
+                Some(statement) => run_sql(&client, statement, format, output.as_deref()).await,
+                None => prompt::run(&client, &sql.settings()?, format).await,
             }
         }
         ClientCommand::Submit { server, sql, wait } => {
             let client = server.connect()?;
-            let text = sql
+            let statement = sql
                 .statement()?
                 .ok_or_else(|| CommandError::Usage("give a statement with -e or -f".to_owned()))?;
-            let id = submit(&client, &text, &sql.context()?).await?;
+            let id = submit(&client, statement).await?;
             let Some(id) = id else { return Ok(()) };
             println!("{id}");
             if wait {
@@ -257,7 +259,13 @@ async fn execute(command: ClientCommand) -> Result<(), CommandError> {
 }
 
 impl SqlArg {
-    fn statement(&self) -> Result<Option<String>, CommandError> {
+    /// The statement with its settings; none is for a prompt.
+    fn statement(&self) -> Result<Option<Statement>, CommandError> {
+        let settings = self.settings()?;
+        Ok(self.text()?.map(|sql| Statement { sql, ..settings }))
+    }
+
+    fn text(&self) -> Result<Option<String>, CommandError> {
         if let Some(sql) = &self.execute {
             return Ok(Some(sql.clone()));
         }
@@ -271,16 +279,31 @@ impl SqlArg {
         }
     }
 
-    fn context(&self) -> Result<Map<String, Value>, CommandError> {
-        let mut context = Map::new();
+    /// A statement without a text.
+    fn settings(&self) -> Result<Statement, CommandError> {
+        let mut settings = Statement::default();
         for pair in &self.context {
             let (key, value) = pair
                 .split_once('=')
                 .ok_or_else(|| CommandError::Usage(format!("--context [{pair}] is not key=value")))?;
             let value = serde_json::from_str::<Value>(value).unwrap_or_else(|_| json!(value));
-            context.insert(key.to_owned(), value);
+            settings = settings.with(key, value);
         }
-        Ok(context)
+        let parameters = self.parameters.iter().map(|pair| {
+            let (sql_type, text) = pair
+                .split_once('=')
+                .ok_or_else(|| CommandError::Usage(format!("--param [{pair}] is not TYPE=VALUE")))?;
+            let sql_type = sql_type.to_ascii_uppercase();
+            let value = match (sql_type.as_str(), serde_json::from_str::<Value>(text)) {
+                // Digits may be text.
+                ("VARCHAR" | "CHAR", Ok(value)) if !value.is_null() => json!(text),
+                (_, Ok(value)) => value,
+                (_, Err(_)) => json!(text),
+            };
+            Ok(parameter(&sql_type, value))
+        });
+        let parameters = parameters.collect::<Result<Vec<_>, CommandError>>()?;
+        Ok(settings.with_parameters(parameters))
     }
 }
 
@@ -306,16 +329,7 @@ fn ingests(sql: &str) -> bool {
 }
 
 /// Submits a task; none for an EXPLAIN, which is printed.
-async fn submit(
-    client: &Client,
-    sql: &str,
-    context: &Map<String, Value>,
-) -> Result<Option<String>, CommandError> {
-    let statement = Statement {
-        sql: sql.to_owned(),
-        context: context.clone(),
-        ..Statement::default()
-    };
+async fn submit(client: &Client, statement: Statement) -> Result<Option<String>, CommandError> {
     let answer = client.submit_once(statement).await?;
     match answer.explanation {
         Some(explanation) => {
@@ -328,22 +342,16 @@ async fn submit(
 
 async fn run_sql(
     client: &Client,
-    sql: &str,
-    context: &Map<String, Value>,
+    statement: Statement,
     format: Format,
     file: Option<&std::path::Path>,
 ) -> Result<(), CommandError> {
-    if ingests(sql) {
-        return match submit(client, sql, context).await? {
+    if ingests(&statement.sql) {
+        return match submit(client, statement).await? {
             Some(id) => progress::follow(client, &id).await,
             None => Ok(()),
         };
     }
-    let request = queries::RunQueryRequest {
-        sql: sql.to_owned(),
-        context_json: Value::Object(context.clone()).to_string(),
-        parameters: Vec::new(),
-    };
-    let result = client.query(request).await?;
+    let result = client.select(statement).await?;
     output::rows(result, format, file).await
 }

@@ -2,17 +2,13 @@
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use serde_json::{Map, Value};
 
 use super::{CommandError, Format, run_sql};
 use crate::client::Client;
+use crate::task::Statement;
 
 /// Reads statements, which end with a semicolon, until the end of input.
-pub(crate) async fn run(
-    client: &Client,
-    context: &Map<String, Value>,
-    format: Format,
-) -> Result<(), CommandError> {
+pub(crate) async fn run(client: &Client, settings: &Statement, format: Format) -> Result<(), CommandError> {
     let broken = |error: ReadlineError| CommandError::Usage(error.to_string());
     let mut editor = DefaultEditor::new().map_err(broken)?;
     let history =
@@ -21,9 +17,9 @@ pub(crate) async fn run(
         // The first time there is none.
         let _none_yet = editor.load_history(path);
     }
-    let mut statement = String::new();
+    let mut typed = String::new();
     loop {
-        let prompt = if statement.is_empty() {
+        let prompt = if typed.is_empty() {
             "trilith> "
         } else {
             "      -> "
@@ -31,24 +27,28 @@ pub(crate) async fn run(
         let line = match editor.readline(prompt) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => {
-                statement.clear();
+                typed.clear();
                 continue;
             }
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(broken(error)),
         };
-        if statement.is_empty() && matches!(line.trim(), "exit" | "quit" | "\\q") {
+        if typed.is_empty() && matches!(line.trim(), "exit" | "quit" | "\\q") {
             break;
         }
-        statement.push_str(&line);
-        statement.push('\n');
+        typed.push_str(&line);
+        typed.push('\n');
         if !line.trim_end().ends_with(';') {
             continue;
         }
-        let text = std::mem::take(&mut statement);
+        let text = std::mem::take(&mut typed);
         // A history that cannot be kept is no reason to stop.
         let _not_kept = editor.add_history_entry(text.trim());
-        if let Err(error) = run_sql(client, &text, context, format, None).await {
+        let statement = Statement {
+            sql: text,
+            ..settings.clone()
+        };
+        if let Err(error) = run_sql(client, statement, format, None).await {
             eprintln!("{error}");
         }
     }

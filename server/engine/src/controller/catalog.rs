@@ -10,10 +10,12 @@ use trilith_input::ExternSpec;
 use trilith_metadata::{SegmentView, SegmentViews};
 use trilith_proto::column::ColumnType;
 use trilith_proto::error::ApiError;
+use trilith_proto::fault::{Fault, FaultCode};
 use trilith_segment::{SegmentRecord, ShardSpec};
 use trilith_sql::{Catalog, ExternCall, Rollup, SegmentPlace};
 
 use super::infer::{InferredSignatures, refused_header};
+use super::job::Job;
 use super::{Controller, system};
 use crate::stage::{ExternTable, Pruning, SegmentSlice, SegmentTable, table_columns};
 
@@ -113,6 +115,35 @@ fn place(record: &SegmentRecord) -> SegmentPlace {
             metrics: metrics.collect(),
             query_granularity,
         }),
+    }
+}
+
+/// A DELETE writes back the columns that there were when it was planned. Others that came while it waited would be lost.
+pub(super) fn same_columns(job: &Job) -> Result<(), Fault> {
+    let Some(ingest) = job.ingest().filter(|_| job.planned.deletes) else {
+        return Ok(());
+    };
+    let view = job.state.lock().tables.get(&ingest.datasource).cloned();
+    let slices: Vec<SegmentSlice> = view
+        .iter()
+        .flat_map(|view| view.visible())
+        .map(SegmentSlice::from)
+        .collect();
+    let columns = &job.planned.columns;
+    let known = |(name, column_type): &(String, ColumnType)| {
+        let mut columns = columns.iter();
+        columns.any(|column| column.name == *name && column.column_type == *column_type)
+    };
+    match table_columns(&slices).iter().find(|column| !known(column)) {
+        None => Ok(()),
+        Some((name, column_type)) => Err(Fault::new(
+            FaultCode::QueryRuntimeError,
+            serde_json::json!({}),
+            format!(
+                "Column [{name}] of type [{column_type}] came into datasource [{}] while the DELETE waited for its locks. Submit it again.",
+                ingest.datasource
+            ),
+        )),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Segments that are put aside, brought back, or deleted.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use trilith_metadata::{MetadataError, Selection};
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::Interval;
@@ -55,12 +55,7 @@ impl Controller {
         let deleted = tokio::task::spawn_blocking(move || {
             // The records first: a file without a record goes at the next start, a record without a file never.
             let gone = store.forget_unused(&datasource, interval)?;
-            for path in gone.iter().filter_map(|record| record.path.as_ref()) {
-                let path: PathBuf = directory.join(path);
-                if let Err(error) = std::fs::remove_file(&path) {
-                    warn!(%error, path = %path.display(), "a deleted segment's file stays until the next start");
-                }
-            }
+            remove_files(&directory, gone.iter().filter_map(|record| record.path.as_ref()));
             info!(datasource, segments = gone.len(), "unused segments deleted");
             Ok(gone.len())
         });
@@ -68,5 +63,34 @@ impl Controller {
             .await
             .map_err(|error| ApiError::internal(error.to_string()))?
             .map_err(store_error)
+    }
+    /// Removes files of segments that were replaced, once nobody reads them.
+    pub(super) async fn remove_replaced(&self) {
+        let files = self.store.take_unread_files();
+        if files.is_empty() {
+            return;
+        }
+        let directory = self.worker_config.segment_directory.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            debug!(files = files.len(), "files of replaced segments removed");
+            remove_files(&directory, &files);
+        });
+        if let Err(error) = removed.await {
+            warn!(%error, "files of replaced segments stay until the next start");
+        }
+    }
+}
+
+/// Removes files of segments, and folders that they leave empty.
+fn remove_files<'a>(directory: &Path, files: impl IntoIterator<Item = &'a String>) {
+    for file in files {
+        let path = directory.join(file);
+        if let Err(error) = std::fs::remove_file(&path) {
+            warn!(%error, path = %path.display(), "a segment's file stays until the next start");
+        }
+        if let Some(folder) = path.parent() {
+            // Fails while something is left inside, as it should.
+            let _not_empty = std::fs::remove_dir(folder);
+        }
     }
 }

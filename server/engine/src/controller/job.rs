@@ -12,6 +12,7 @@ use trilith_sql::{Ingest, Planned};
 
 use super::Controller;
 use super::pool::ProcessId;
+use super::room::Place;
 use super::state::JobState;
 use crate::kernel::Shape;
 use crate::stage::{StageGraph, StageSpec};
@@ -46,6 +47,8 @@ pub(crate) struct Origin {
     pub created_ms: i64,
     /// How often a restarted server has taken it up.
     pub run: u32,
+    /// Its place among the tasks that are taken on.
+    pub place: Place,
 }
 
 /// A job, from submission to its end.
@@ -77,11 +80,17 @@ impl Job {
         controller: &Controller,
     ) -> (Arc<Job>, mpsc::Receiver<JobEvent>) {
         let (events, queue) = mpsc::channel(limits::TASK_QUEUE_CAPACITY);
-        let Origin { id, created_ms, run } = origin;
+        let Origin {
+            id,
+            created_ms,
+            run,
+            place,
+        } = origin;
         let timeout = planned.context.timeout_ms();
-        let state = JobState::new(Shape {
+        let mut state = JobState::new(Shape {
             task: id.to_string(),
-            deadline_ms: timeout.map(|timeout| created_ms + timeout as i64),
+            deadline_ms: timeout
+                .map(|timeout| created_ms.saturating_add(i64::try_from(timeout).unwrap_or(i64::MAX))),
             fault_tolerant: planned.context.fault_tolerance(),
             max_concurrent_stages: planned.context.max_concurrent_stages(),
             // The runtime gives up first, and knows who is in the way.
@@ -92,6 +101,7 @@ impl Job {
             silence_ms: limits::ORDER_SILENCE_MS.max(2 * controller.worker_lease.as_millis() as i64),
             ..graph.shape()
         });
+        state.place = Some(place);
         let (changes, _) = watch::channel(0);
         let job = Job {
             id,

@@ -16,6 +16,7 @@ mod publish;
 mod query;
 mod restart;
 mod results;
+mod room;
 pub(crate) mod state;
 mod submit;
 mod system;
@@ -24,6 +25,7 @@ mod view;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -56,9 +58,9 @@ pub use view::DatasourceView;
 #[derive(Debug, Clone, Copy)]
 pub struct AdmissionLimits {
     /// Tasks that run or wait.
-    pub tasks: usize,
+    pub tasks: u32,
     /// Statements that run at once, from their planning to their last row.
-    pub queries: usize,
+    pub queries: u32,
 }
 
 /// What a controller needs.
@@ -96,10 +98,13 @@ pub struct Controller {
     /// Tasks of an earlier process that run again once `resume` is called, oldest first.
     interrupted: Mutex<Vec<TaskRecord>>,
     queries: query::Queries,
+    /// Places for tasks.
+    room: room::Room,
     tracker: TaskTracker,
     shutdown: CancellationToken,
+    /// Tasks that start from now on are told at once to end.
+    stopping: AtomicBool,
     task_start_timeout: Duration,
-    capacity: AdmissionLimits,
     host: String,
     port: u16,
     started_ms: i64,
@@ -163,11 +168,12 @@ impl Controller {
             worker_lease: config.worker_lease,
             jobs: Mutex::new(HashMap::new()),
             interrupted: Mutex::new(interrupted),
-            queries: query::Queries::default(),
+            queries: query::Queries::new(config.capacity.queries),
+            room: room::Room::new(config.capacity.tasks),
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
+            stopping: AtomicBool::new(false),
             task_start_timeout: config.task_start_timeout,
-            capacity: config.capacity,
             host: config.host,
             port: config.port,
             started_ms: job::now_ms(),
@@ -234,7 +240,10 @@ impl Controller {
     /// Forgets a worker process and tells the jobs that ran there.
     pub async fn process_lost(&self, process: ProcessId, reason: &str) {
         info!(?process, reason, "worker process lost");
-        self.pool.remove(process);
+        if let Some(address) = self.pool.remove(process) {
+            // The one that comes back under it has a connection of its own.
+            self.worker_config.flight_pool.forget(&address);
+        }
         for job in self.running() {
             job.notify(JobEvent::ProcessLost {
                 process,
@@ -348,15 +357,12 @@ impl Controller {
     /// Ends every job and stops the local worker. Tasks that the next process can take up again stay as they are;
     /// the others are cancelled, and their ends recorded.
     pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
         for job in self.running() {
-            job.notify(match restart::can_run_again(&job.planned) {
-                true => JobEvent::Leave,
-                false => JobEvent::Cancel(CancelReason::TaskShutdown),
-            })
-            .await;
+            job.notify(last_event(&job)).await;
         }
         self.tracker.close();
-        for job in self.running() {
+        while let Some(job) = self.running().pop() {
             let mut changes = job.changes.subscribe();
             while self.jobs.lock().contains_key(&job.id) {
                 if changes.changed().await.is_err() {
@@ -366,6 +372,14 @@ impl Controller {
         }
         self.shutdown.cancel();
         self.tracker.wait().await;
+    }
+}
+
+/// What a job hears when its process stops.
+fn last_event(job: &Job) -> JobEvent {
+    match restart::can_run_again(&job.planned) {
+        true => JobEvent::Leave,
+        false => JobEvent::Cancel(CancelReason::TaskShutdown),
     }
 }
 

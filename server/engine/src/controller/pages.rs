@@ -210,7 +210,10 @@ impl Controller {
             let path: PathBuf = entry.map_err(broken)?.path();
             let kept = path.extension().is_some_and(|extension| extension == "arrow");
             let known = match path.file_stem().and_then(|stem| stem.to_str()) {
-                Some(task) => self.store.task(task)?.is_some(),
+                Some(task) => self
+                    .store
+                    .task(task)?
+                    .is_some_and(|task| task.state != TaskState::Failed),
                 None => true,
             };
             if !kept || !known {

@@ -222,11 +222,12 @@ impl WorkerPool {
         id
     }
 
-    /// Forgets a process; its leases stay valid objects but free nothing.
-    pub fn remove(&self, id: ProcessId) {
-        self.shared.slots.lock().processes.remove(&id);
+    /// Forgets a process and returns its address; its leases stay valid objects but free nothing.
+    pub fn remove(&self, id: ProcessId) -> Option<String> {
+        let removed = self.shared.slots.lock().processes.remove(&id);
         // What is left may be all that there is.
         serve(&self.shared);
+        removed.map(|process| process.address)
     }
 
     /// Every process, in the order in which they joined.

@@ -18,6 +18,7 @@ use trilith_segment::{SegmentRecord, ShardSpec, file_path, sync_ancestors};
 use trilith_sql::{Ingest, QueryContext};
 
 use super::Controller;
+use super::catalog::same_columns;
 use super::job::{Job, now_ms};
 use super::pool::ProcessId;
 use crate::ingest::{self, Shards};
@@ -113,7 +114,7 @@ impl Controller {
             self.granted(job, locks).await?;
         }
         job.state.lock().tables = self.store.all_segments();
-        Ok(())
+        same_columns(job)
     }
 
     /// Waits for a lock and gives it to the job.
@@ -135,10 +136,15 @@ impl Controller {
             let began = lock.begin(Duration::from_millis(patience_ms)).await;
             began.map_err(|holders| Fault::insert_lock_timeout(patience_ms, &holders))?;
         }
-        if !locks.is_empty() {
-            job.state.lock().tables = self.store.all_segments();
+        let mut state = job.state.lock();
+        // What stages of an earlier run have read stays what the job reads. Rows that another task has added since
+        // are none of those that it replaces.
+        let taken_over = state.stages.iter().any(|stage| stage.ended_ms.is_some());
+        if !locks.is_empty() && !taken_over {
+            state.tables = self.store.all_segments();
         }
-        Ok(())
+        drop(state);
+        same_columns(job)
     }
 
     /// Decides which segments the job writes.
@@ -489,6 +495,7 @@ impl Controller {
             };
             if ended {
                 self.remove_files(job).await;
+                self.remove_results(job).await;
             }
         } else {
             self.pool.cancel_everywhere(&job.id).await;
@@ -498,13 +505,14 @@ impl Controller {
         self.leave(job);
     }
 
-    /// Frees slots and locks of a job, and forgets it.
+    /// Frees slots, locks and place of a job, and forgets it.
     pub(crate) fn leave(&self, job: &Job) {
         let held = {
             let mut state = job.state.lock();
             let workers = state.workers.iter_mut();
             let leases: Vec<_> = workers.filter_map(|worker| worker.lease.take()).collect();
-            (leases, state.permit.take(), std::mem::take(&mut state.locks))
+            let locks = std::mem::take(&mut state.locks);
+            (leases, state.permit.take(), locks, state.place.take())
         };
         drop(held);
         self.jobs.lock().remove(&job.id);

@@ -22,6 +22,7 @@ use super::Controller;
 use super::catalog::Snapshot;
 use super::planning::planning_error;
 use super::results::ResultTicket;
+use super::room::{Place, Room};
 use crate::stage::{self, StageCounters, WorkOrderServices};
 use crate::worker::ParseWarnings;
 
@@ -39,12 +40,48 @@ struct PendingQuery {
     /// None once it is being read.
     waiting_since: Option<Instant>,
     deadline: Option<Duration>,
+    _place: Place,
 }
 
 /// Statements that wait to be read, or are being read, by query id.
-#[derive(Default)]
 pub(crate) struct Queries {
     pending: Mutex<HashMap<String, PendingQuery>>,
+    room: Room,
+}
+
+impl Queries {
+    pub(crate) fn new(max: u32) -> Queries {
+        Queries {
+            pending: Mutex::default(),
+            room: Room::new(max),
+        }
+    }
+
+    /// A place for one more statement, beside those that somebody still reads or may come to read.
+    fn admit(&self) -> std::result::Result<Place, ApiError> {
+        self.pending.lock().retain(|_, query| {
+            query
+                .waiting_since
+                .is_none_or(|since| since.elapsed() < UNREAD_TIMEOUT)
+        });
+        self.room.take().ok_or_else(|| {
+            let max = self.room.max();
+            let message = format!(
+                "Too many concurrent queries, total query capacity of {max} exceeded. Please try your query again later."
+            );
+            ApiError::new(
+                Category::CapacityExceeded,
+                Persona::Operator,
+                "legacyQueryException",
+                message,
+            )
+            .with(
+                "errorClass",
+                "org.apache.druid.query.QueryCapacityExceededException",
+            )
+            .with("legacyErrorCode", "Query capacity exceeded")
+        })
+    }
 }
 
 /// A statement that was planned, with the way to its rows.
@@ -67,36 +104,16 @@ impl Controller {
         self: &Arc<Self>,
         statement: Statement,
     ) -> std::result::Result<RunningQuery, ApiError> {
-        self.room_for_a_query(self.queries.pending.lock().len())?;
+        let place = self.queries.admit()?;
         let controller = Arc::clone(self);
-        self.computed(async move { controller.plan_query(statement).await })
+        self.computed(async move { controller.plan_query(statement, place).await })
             .await
-    }
-
-    fn room_for_a_query(&self, running: usize) -> std::result::Result<(), ApiError> {
-        let max = self.capacity.queries;
-        if running < max {
-            return Ok(());
-        }
-        let message = format!(
-            "Too many concurrent queries, total query capacity of {max} exceeded. Please try your query again later."
-        );
-        Err(ApiError::new(
-            Category::CapacityExceeded,
-            Persona::Operator,
-            "legacyQueryException",
-            message,
-        )
-        .with(
-            "errorClass",
-            "org.apache.druid.query.QueryCapacityExceededException",
-        )
-        .with("legacyErrorCode", "Query capacity exceeded"))
     }
 
     async fn plan_query(
         self: &Arc<Self>,
         statement: Statement,
+        place: Place,
     ) -> std::result::Result<RunningQuery, ApiError> {
         let catalog = Arc::new(Snapshot::new(self));
         let runtime = Arc::clone(&self.worker_config.runtime_env);
@@ -127,18 +144,12 @@ impl Controller {
         };
         let schema = plan.schema();
         let mut pending = self.queries.pending.lock();
-        pending.retain(|_, query| {
-            query
-                .waiting_since
-                .is_none_or(|since| since.elapsed() < UNREAD_TIMEOUT)
-        });
         if pending.contains_key(&planned.query_id) {
             return Err(ApiError::invalid_input(format!(
                 "a query with the id [{}] is running; choose another sqlQueryId",
                 planned.query_id
             )));
         }
-        self.room_for_a_query(pending.len())?;
         pending.insert(
             planned.query_id.clone(),
             PendingQuery {
@@ -146,6 +157,7 @@ impl Controller {
                 cancel: CancellationToken::new(),
                 waiting_since: Some(Instant::now()),
                 deadline: planned.context.timeout_ms().map(Duration::from_millis),
+                _place: place,
             },
         );
         let ticket = ResultTicket::Query(planned.query_id.clone());
@@ -204,9 +216,18 @@ impl Controller {
         let mut builder = RecordBatchReceiverStreamBuilder::new(rows.schema(), QUEUED_BATCHES);
         let sender = builder.tx();
         let work = async move {
-            let _forget = forget;
             let mut joined = Joined::new(&rows);
-            let ended = pump(rows, &mut joined, &sender, &cancel, until).await;
+            // Also while the reader takes nothing.
+            let ended = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(canceled(CancelReason::UserRequest)),
+                () = at(until) => Err(canceled(CancelReason::QueryTimeout)),
+                ended = pump(rows, &mut joined, &sender) => ended,
+            };
+            // What is left needs nothing of the query: a reader that takes its time keeps no place.
+            let controller = Arc::clone(&forget.controller);
+            drop(forget);
+            controller.remove_replaced().await;
             joined.rest(&sender).await?;
             // Behind the rows that were computed before it.
             if let Err(error) = ended {
@@ -257,25 +278,23 @@ impl Controller {
     }
 }
 
-/// Hands rows over until they end, the reader goes away, or the statement is stopped.
+/// Ends at a time, or never.
+async fn at(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Hands rows over until they end or the reader goes away.
 async fn pump(
     mut rows: SendableRecordBatchStream,
     joined: &mut Joined,
     sender: &Sender<Result<RecordBatch>>,
-    cancel: &CancellationToken,
-    until: Option<tokio::time::Instant>,
 ) -> Result<()> {
     loop {
-        let at = |at: Option<tokio::time::Instant>| async move {
-            match at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let next = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Err(canceled(CancelReason::UserRequest)),
-            () = at(until) => return Err(canceled(CancelReason::QueryTimeout)),
             () = sender.closed() => return Ok(()),
             () = at(joined.due) => {
                 joined.rest(sender).await?;
@@ -347,5 +366,42 @@ struct Forget {
 impl Drop for Forget {
     fn drop(&mut self) {
         self.controller.queries.pending.lock().remove(&self.query_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use datafusion::physical_plan::empty::EmptyExec;
+
+    use super::*;
+
+    #[test]
+    fn statements_that_nobody_reads_leave_their_places() {
+        let queries = Queries::new(2);
+        let add = |id: &str, waiting_since| {
+            let query = PendingQuery {
+                plan: Arc::new(EmptyExec::new(Arc::new(Schema::empty()))),
+                cancel: CancellationToken::new(),
+                waiting_since,
+                deadline: None,
+                _place: queries.admit().unwrap(),
+            };
+            queries.pending.lock().insert(id.to_owned(), query);
+        };
+        add("read", None);
+        add("just planned", Some(Instant::now()));
+        let refused = queries.admit().unwrap_err();
+        assert_eq!(refused.category, Category::CapacityExceeded);
+        let long_ago = Instant::now().checked_sub(UNREAD_TIMEOUT).unwrap();
+        queries
+            .pending
+            .lock()
+            .get_mut("just planned")
+            .unwrap()
+            .waiting_since = Some(long_ago);
+        let _place = queries.admit().unwrap();
+        assert!(queries.admit().is_err());
+        assert_eq!(queries.pending.lock().keys().collect::<Vec<_>>(), ["read"]);
     }
 }

@@ -125,6 +125,7 @@ impl Controller {
                     id: TaskId::from(task.id.as_str()),
                     created_ms: task.created_ms,
                     run: task.run,
+                    place: self.room.take_again(),
                 };
                 let (job, queue) = Job::new(origin, prepared.planned, prepared.graph, self);
                 self.start_job(job, queue);

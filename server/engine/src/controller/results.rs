@@ -12,6 +12,7 @@ use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use futures::StreamExt;
+use tracing::warn;
 use trilith_exchange::{ReadOrder, ReadRequest};
 use trilith_proto::error::ApiError;
 use trilith_proto::fault::Fault;
@@ -124,6 +125,27 @@ impl Controller {
         .await
         .map_err(|error| io_fault(&path, error))??;
         Ok(results_report(job, row_count, Vec::new()))
+    }
+
+    /// Removes what a SELECT that failed has written.
+    pub(super) async fn remove_results(&self, job: &Job) {
+        if job.ingest().is_some() {
+            return;
+        }
+        let path = self.results_path(&job.id);
+        let removed = tokio::task::spawn_blocking(move || {
+            for path in [path.with_extension("tmp"), path] {
+                match std::fs::remove_file(&path) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    // It goes at the next start.
+                    Err(error) => warn!(path = %path.display(), %error, "rows of a failed task stay"),
+                }
+            }
+        });
+        if let Err(error) = removed.await {
+            warn!(task = %job.id, %error, "rows of a failed task stay");
+        }
     }
 
     /// Rows of a finished SELECT task.

@@ -12,6 +12,7 @@ use trilith_segment::SegmentRecord;
 
 use super::job::Job;
 use super::pool::{ProcessId, SlotLease};
+use super::room::Place;
 use crate::kernel::{Kernel, Shape};
 use crate::stage::OutputMode;
 use crate::worker::SegmentTarget;
@@ -127,6 +128,8 @@ pub struct JobState {
     pub tables: SegmentViews,
     /// Locks, until the job ends.
     pub locks: Vec<Arc<LockLease>>,
+    /// Its place among the tasks that are taken on, until it ends.
+    pub(crate) place: Option<Place>,
     /// Leave to publish, once it was given: nobody can take the locks any more.
     pub permit: Option<PublishPermit>,
     /// Rows of a SELECT.
@@ -160,6 +163,7 @@ impl JobState {
             segments: BTreeMap::new(),
             tables: SegmentViews::default(),
             locks: Vec::new(),
+            place: None,
             permit: None,
             results: None,
             segment_report: None,

@@ -1,6 +1,7 @@
 //! Tasks as clients see them: submit, list, watch, cancel, report.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prost::Message;
@@ -18,6 +19,7 @@ use super::Controller;
 use super::driver;
 use super::explain;
 use super::job::{Job, JobEvent, Origin};
+use super::room::Place;
 
 /// How long a call that stops a task waits for its end.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
@@ -158,7 +160,7 @@ impl Controller {
                 "the server is stopping; submit the task to another one",
             ));
         }
-        self.room_for_a_task()?;
+        let place = self.room_for_a_task()?;
         let prepared = self.prepare(statement).instrument(info_span!("plan")).await?;
         if prepared.planned.explain {
             return Ok(Submission::Explained(explain::explanation(&prepared)));
@@ -168,10 +170,10 @@ impl Controller {
             id: task_id.clone(),
             created_ms: prepared.planned.now_ms,
             run: 0,
+            place,
         };
         let (job, queue) = Job::new(origin, prepared.planned, prepared.graph, self);
         let (store, task) = (Arc::clone(&self.store), record(&job));
-        self.room_for_a_task()?;
         // Visible before it is recorded, so that nobody sees a task that neither runs nor has ended.
         if self.jobs.lock().contains_key(&task_id) {
             return Err(exists(&task_id));
@@ -197,24 +199,27 @@ impl Controller {
         Ok(Submission::Accepted(Accepted { task_id }))
     }
 
-    fn room_for_a_task(&self) -> Result<(), ApiError> {
-        let (running, max) = (self.jobs.lock().len(), self.capacity.tasks);
-        if running < max {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            Category::CapacityExceeded,
-            Persona::Admin,
-            "general",
-            format!(
-                "Task queue already contains [{running}] tasks. Retry later or increase --max-tasks [{max}]."
-            ),
-        ))
+    fn room_for_a_task(&self) -> Result<Place, ApiError> {
+        self.room.take().ok_or_else(|| {
+            let (running, max) = (self.room.taken(), self.room.max());
+            ApiError::new(
+                Category::CapacityExceeded,
+                Persona::Admin,
+                "general",
+                format!(
+                    "Task queue already contains [{running}] tasks. Retry later or increase --max-tasks [{max}]."
+                ),
+            )
+        })
     }
 
     /// Runs a task that is recorded.
     pub(super) fn start_job(self: &Arc<Self>, job: Arc<Job>, queue: mpsc::Receiver<JobEvent>) {
         self.jobs.lock().insert(job.id.clone(), Arc::clone(&job));
+        // In this order: `stop` finds the job, or the job finds that the process stops.
+        if self.stopping.load(Ordering::SeqCst) {
+            job.try_notify(super::last_event(&job));
+        }
         let span = info_span!(
             "task",
             task = %job.id,
@@ -224,8 +229,13 @@ impl Controller {
         );
         // Asked for here, so that locks go to tasks in the order in which they were accepted.
         let locks = self.request_locks(&job);
-        self.tracker
-            .spawn(driver::run(Arc::clone(self), job, queue, locks).instrument(span));
+        let controller = Arc::clone(self);
+        let run = async move {
+            driver::run(Arc::clone(&controller), job, queue, locks).await;
+            // Of what the job itself has replaced or read, among others.
+            controller.remove_replaced().await;
+        };
+        self.tracker.spawn(run.instrument(span));
     }
 
     /// A task by id.

@@ -172,8 +172,11 @@ impl Kernel {
         let last = self.stages.last().map(|last| last.phase);
         if self.active_stages() == 0 && last == Some(Phase::ResultsReady) {
             self.step = Step::Publishing;
-            self.waits
-                .insert(Wait::Publish, now_ms + limits::PUBLISH_TIMEOUT_MS);
+            let patience_ms = match self.shape.publishes {
+                true => limits::PUBLISH_TIMEOUT_MS,
+                false => limits::RESULTS_TIMEOUT_MS,
+            };
+            self.waits.insert(Wait::Publish, now_ms + patience_ms);
             actions.push(Action::Publish);
         }
         actions
@@ -209,7 +212,10 @@ impl Kernel {
     }
 
     fn launch_deadline(&self, now_ms: i64) -> i64 {
-        now_ms + self.shape.start_timeout_ms + limits::LAUNCH_TIMEOUT_MS
+        // The first launch may also wait for a lock that was lent while the job had no slots.
+        let first = self.stages.iter().all(|stage| stage.phase == Phase::New);
+        let lent_ms = if first { self.shape.lock_timeout_ms } else { 0 };
+        now_ms + self.shape.start_timeout_ms + limits::LAUNCH_TIMEOUT_MS + lent_ms
     }
 
     pub(super) fn inputs_ready(&self, index: usize) -> bool {

@@ -30,7 +30,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes on their way in one stream.
-const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Bytes on their way in all streams of a connection: no bound of their own. A merge reads what it needs next; if the
+/// streams that it does not need yet could use up the connection, it would wait for ever.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Largest message; a single row may be large.
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
@@ -86,8 +89,8 @@ impl FlightPool {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES);
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let channel = endpoint.connect_lazy();
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)

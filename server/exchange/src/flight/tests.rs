@@ -290,6 +290,30 @@ async fn a_reader_that_does_not_read_is_not_sent_more_than_a_window() {
     assert!(served() > 2 * BOUND, "{}", served());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_wait_do_not_keep_others_waiting() {
+    let process = process(u64::MAX, Shuffle::Mix, 100).await;
+    let pool = Arc::new(FlightPool::new(Some(TOKEN)).unwrap());
+    let ticket = PieceTicket::new(&id(), 0, OutputOrder::Kept);
+    let open = || pool.read(process.address.to_string(), ticket.clone());
+    let count = |rows: crate::read::Batches| async move {
+        let count = rows.try_fold(0, |count, batch| std::future::ready(Ok(count + batch.num_rows())));
+        tokio::time::timeout(Duration::from_secs(60), count)
+            .await
+            .expect("the rows do not come")
+            .unwrap()
+    };
+    // As a merge does: the first batch of each, then only what comes next.
+    let mut waiting: Vec<_> = (0..12).map(|_| open()).collect();
+    for rows in &mut waiting {
+        assert_eq!(rows.try_next().await.unwrap().unwrap().num_rows(), 2_000);
+    }
+    assert_eq!(count(open()).await, 200_000);
+    for rows in waiting {
+        assert_eq!(count(rows).await, 198_000);
+    }
+}
+
 #[tokio::test]
 async fn the_wrong_token_reads_nothing() {
     let process = process(u64::MAX, Shuffle::Mix, 1).await;

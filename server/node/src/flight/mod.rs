@@ -86,7 +86,8 @@ impl Flight {
     }
 }
 
-/// Batches as Flight messages, the schema first; they are encoded where operators run.
+/// Batches as Flight messages, the schema first; they are encoded where operators run. An encoder that ends before its rows
+/// do, because it panicked or because the process stops, is an error and never looks like the end of the rows.
 fn encode(rows: SendableRecordBatchStream, memory: MemoryBounds, compute: &Handle) -> Answer<FlightData> {
     let schema = rows.schema();
     let rows = rows.map_err(move |error| {
@@ -108,12 +109,15 @@ fn encode(rows: SendableRecordBatchStream, memory: MemoryBounds, compute: &Handl
             }
         }
     });
-    // Dropped with the stream, also while a message is being made.
+    // Stopped when the stream is dropped, also while a message is being made.
     let encoding = AbortOnDropHandle::new(encoding);
+    let ended = async move {
+        let broken = encoding.await.err()?;
+        let message = format!("the rows could not be sent to their end: {broken}");
+        Some(Err(Status::from(ApiError::internal(message))))
+    };
     ReceiverStream::new(receiver)
-        .inspect(move |_| {
-            let _held = &encoding;
-        })
+        .chain(futures::stream::once(ended).filter_map(std::future::ready))
         .boxed()
 }
 

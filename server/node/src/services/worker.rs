@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
@@ -39,7 +39,8 @@ pub struct WorkerTerms {
 pub struct Workers {
     controller: Arc<Controller>,
     terms: WorkerTerms,
-    registered: Mutex<HashMap<String, pb::RegisterRequest>>,
+    /// Until they begin to work, or their lease is over.
+    registered: Mutex<HashMap<String, (Instant, pb::RegisterRequest)>>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -86,7 +87,10 @@ impl WorkerService for Workers {
         let lease = self.controller.worker_lease();
         let durable = self.terms.durable.clone().unwrap_or_default();
         let worker_id = uuid::Uuid::new_v4().to_string();
-        self.registered.lock().insert(worker_id.clone(), request);
+        let mut registered = self.registered.lock();
+        registered.retain(|_, (since, _)| since.elapsed() < lease * 2);
+        registered.insert(worker_id.clone(), (Instant::now(), request));
+        drop(registered);
         Ok(Response::new(pb::RegisterResponse {
             worker_id,
             heartbeat_interval_ms: heartbeat_interval(lease).as_millis() as u32,
@@ -112,7 +116,7 @@ impl WorkerService for Workers {
             .await
             .map_err(|_| Status::deadline_exceeded("the first heartbeat did not come"))??
             .ok_or_else(|| ApiError::invalid_input("the stream ended before the first heartbeat"))?;
-        let terms =
+        let (_, terms) =
             self.registered.lock().remove(&first.worker_id).ok_or_else(|| {
                 ApiError::not_found(format!("worker [{}] is not registered", first.worker_id))
             })?;
