@@ -83,6 +83,7 @@ func (l *load) run(length time.Duration, submitters, streamers int) error {
 	if l.prober, err = startProber(l.address, length); err != nil {
 		return err
 	}
+	defer l.prober.kill()
 	l.prober.know(l.first)
 	until := time.Now().Add(length)
 	var group sync.WaitGroup

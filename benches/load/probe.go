@@ -60,6 +60,9 @@ func (p *prober) know(taskID string) {
 	_, _ = fmt.Fprintln(p.tasks, taskID)
 }
 
+// kill ends it when the run ends early; after stop it does nothing.
+func (p *prober) kill() { _ = p.process.Process.Kill() }
+
 // stop waits for its end.
 func (p *prober) stop() (found probed, err error) {
 	err = p.answers.Decode(&found)

@@ -474,6 +474,14 @@ impl Fault {
         Fault::new(FaultCode::DruidException, own, message)
     }
 
+    /// PARTITIONED BY finds no time chunk for a row.
+    pub fn time_without_date(ms: i64) -> Fault {
+        let message = format!(
+            "A row has the __time [{ms}], in milliseconds since 1970, which is more than 200,000 years away, so it is in no time chunk. Is the source in another unit, such as microseconds or nanoseconds? Divide it, or use PARTITIONED BY ALL."
+        );
+        Fault::new(FaultCode::QueryRuntimeError, json!({}), message)
+    }
+
     /// One row is larger than a frame.
     pub fn row_too_large(max: u64) -> Fault {
         let message = format!("A row is larger than {max} bytes. Raise maxFrameSize.");

@@ -107,6 +107,12 @@ pub fn iso(ms: i64) -> String {
     }
 }
 
+/// True for an instant that [`iso`] can write as a date, and so can that of every chunk it may be in.
+pub fn has_date(ms: i64) -> bool {
+    // The years 200,000 before and after the epoch.
+    (-6_300_000_000_000_000..=6_300_000_000_000_000).contains(&ms)
+}
+
 /// Reads an ISO instant or date (UTC when it has no offset), or an end of eternity.
 pub fn parse_instant(text: &str) -> Option<i64> {
     if text == ETERNITY_START {
