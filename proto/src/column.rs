@@ -34,7 +34,7 @@ pub fn is_date(field: &Field) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum ColumnType {
-    /// Text; a multi-value string is JSON array text.
+    /// Text; a multi-value string has its values as [`crate::multi_value`] says.
     String,
     /// 64-bit integer, also times and booleans.
     Long,

@@ -366,11 +366,10 @@ impl Fault {
             }
         }
         let message = format!(
-            "A null byte was found in column [{}], row [{}] of [{}]. Remove it with REPLACE(\"{}\", U&'\\0000', ''), or set removeNullBytes to true.",
+            "A null byte was found in column [{}], row [{}] of [{}]. Set removeNullBytes to true, and such bytes are left out where external data is read.",
             column.unwrap_or("unknown"),
             row_number.map_or_else(|| "unknown".to_owned(), |row| row.to_string()),
             source.unwrap_or("unknown"),
-            column.unwrap_or("column"),
         );
         Fault {
             code: FaultCode::InvalidNullByte,

@@ -7,6 +7,7 @@ pub mod fault;
 pub mod id;
 pub mod interval;
 mod messages;
+pub mod multi_value;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -4,6 +4,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType};
 use arrow::error::ArrowError;
+use trilith_proto::multi_value;
 
 /// A value of this many bytes adds 1 to the weight of its row.
 const VALUE_BYTES_PER_WEIGHT: u32 = 1_000;
@@ -137,7 +138,7 @@ fn sums<O: ArrowNativeType>(offsets: &OffsetBuffer<O>, values: &[u32]) -> Vec<u3
     offsets.windows(2).map(range).collect()
 }
 
-/// Whether a column has a row with more than one value: a list, or a multi-value string, whose text is a JSON list.
+/// Whether a column has a row with more than one value: a list, or a multi-value string.
 pub(crate) fn has_multiple_values(array: &ArrayRef) -> bool {
     fn any_longer<O: ArrowNativeType>(offsets: &OffsetBuffer<O>, nulls: Option<&NullBuffer>) -> bool {
         lengths(offsets)
@@ -148,10 +149,7 @@ pub(crate) fn has_multiple_values(array: &ArrayRef) -> bool {
     match array.data_type() {
         DataType::List(_) => any_longer(array.as_list::<i32>().offsets(), array.nulls()),
         DataType::LargeList(_) => any_longer(array.as_list::<i64>().offsets(), array.nulls()),
-        DataType::Utf8 => {
-            let mut texts = array.as_string::<i32>().iter().flatten();
-            texts.any(|text| text.starts_with("[\"") || text.starts_with("[null"))
-        }
+        DataType::Utf8 => multi_value::any_multiple(array.as_string::<i32>()),
         _ => false,
     }
 }

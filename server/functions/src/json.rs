@@ -108,7 +108,7 @@ fn documents(args: &Args, index: usize) -> Result<Vec<Option<Value>>> {
                 text.map(|text| match serde_json::from_str(text) {
                     Ok(value) => value,
                     Err(_) if json => Value::Null,
-                    Err(_) => Value::String(text.to_owned()),
+                    Err(_) => text::json_of_text(text),
                 })
             })
             .collect());

@@ -33,7 +33,6 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF};
 
-pub use multiple::sorted as sorted_multi_values;
 pub use regexp::compile as java_pattern;
 pub use routines::{Routine, routines};
 pub use time::{illegal_timestamp, parse_interval, parse_timestamp, time_bucket};

@@ -150,7 +150,7 @@ fn within(args: &Args) -> Result<ArrayRef> {
 /// The text itself; a row of several values is an error.
 fn single(args: &Args) -> Result<ArrayRef> {
     let texts = args.text(0)?;
-    if texts.iter().flatten().any(multiple::is_multiple) {
+    if multiple::any_multiple(&texts) {
         let name = args.fields.first().map_or("", |field| field.name());
         let fault = Fault::unexpected_multi_value(name);
         return Err(DataFusionError::External(Box::new(fault)));

@@ -1,5 +1,4 @@
-//! Multi-value strings: a VARCHAR whose text is a JSON list of no, two or more texts has these values; any
-//! other text is one value.
+//! Functions of multi-value strings work on each of their values.
 
 use std::sync::Arc;
 
@@ -11,68 +10,20 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 use datafusion::logical_expr::ColumnarValue;
+pub(crate) use trilith_proto::multi_value::{Texts, any_multiple, is_multiple, joined, split};
 
 use crate::function::{Args, is_text};
 use crate::text;
-
-/// Values, some of them NULL.
-pub(crate) type Texts = Vec<Option<String>>;
-
-/// Values of a multi-value string; none if the text is one value.
-pub(crate) fn split(text: &str) -> Option<Texts> {
-    let bytes = text.as_bytes();
-    if bytes.first() != Some(&b'[') || !matches!(bytes.get(1), Some(b'"' | b'n' | b']')) {
-        return None;
-    }
-    serde_json::from_str::<Texts>(text)
-        .ok()
-        .filter(|items| items.len() != 1)
-}
 
 /// Values of a text: its own, or itself.
 pub(crate) fn values(text: &str) -> Texts {
     split(text).unwrap_or_else(|| vec![Some(text.to_owned())])
 }
 
-/// Values as a text: one is plain.
-pub(crate) fn joined(values: &[Option<String>]) -> Option<String> {
-    match values {
-        [one] => one.clone(),
-        many => serde_json::to_string(many).ok(),
-    }
-}
-
-/// True if a text has not exactly one value.
-pub(crate) fn is_multiple(text: &str) -> bool {
-    split(text).is_some()
-}
-
-/// Multi-value strings with their values in order, NULL first; none if there are no others.
-pub fn sorted(texts: &StringArray) -> Option<StringArray> {
-    if !texts.iter().flatten().any(|text| text.starts_with('[')) || !has_multiple(texts) {
-        return None;
-    }
-    let sorted = texts.iter().map(|text| {
-        let text = text?;
-        match split(text) {
-            Some(mut values) => {
-                values.sort_unstable();
-                joined(&values)
-            }
-            None => Some(text.to_owned()),
-        }
-    });
-    Some(sorted.collect())
-}
-
-fn has_multiple(texts: &StringArray) -> bool {
-    texts.iter().flatten().any(is_multiple)
-}
-
 /// The values of each row as a list; NULL is a list of one NULL. Rows of one value are not copied.
 pub(crate) fn lists(texts: &StringArray) -> Result<ListArray> {
     let field = Arc::new(Field::new("item", DataType::Utf8, true));
-    if !has_multiple(texts) {
+    if !any_multiple(texts) {
         let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(1, texts.len()));
         return Ok(ListArray::try_new(field, offsets, Arc::new(texts.clone()), None)?);
     }
@@ -119,7 +70,7 @@ pub(crate) fn mapped(args: &Args, body: fn(&Args) -> Result<ArrayRef>) -> Result
                 .filter(|text| is_multiple(text))
                 .map(|_| args.text(index))
                 .transpose()?,
-            ColumnarValue::Array(_) => Some(args.text(index)?).filter(has_multiple),
+            ColumnarValue::Array(_) => Some(args.text(index)?).filter(any_multiple),
         };
         any |= multiple.is_some();
         texts.push(multiple);

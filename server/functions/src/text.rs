@@ -10,6 +10,7 @@ use base64::Engine as _;
 use datafusion::common::exec_err;
 use datafusion::error::Result;
 use serde_json::Value;
+use trilith_proto::multi_value;
 
 use crate::cast::java_double;
 use crate::function::time_type;
@@ -102,8 +103,16 @@ pub(crate) fn json_items(items: &ArrayRef) -> Result<Vec<Value>> {
             .collect()),
         _ => Ok(of(items)?
             .iter()
-            .map(|value| value.map_or(Value::Null, |text| Value::String(text.to_owned())))
+            .map(|value| value.map_or(Value::Null, json_of_text))
             .collect()),
+    }
+}
+
+/// A text as JSON; several values are a list.
+pub(crate) fn json_of_text(text: &str) -> Value {
+    match multi_value::split(text) {
+        Some(values) => Value::from(values),
+        None => Value::String(text.to_owned()),
     }
 }
 

@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, Float32Builder, Float64Builder, Int64Builder, ListB
 use arrow::datatypes::TimestampMillisecondType;
 use serde_json::Value as Json;
 use trilith_proto::column::ColumnType;
+use trilith_proto::multi_value;
 
 /// A value as it stands in a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,12 +95,7 @@ impl Column {
                 Value::Null => builder.append_null(),
                 Value::Text(text) if !has_null_byte(text) => builder.append_value(text),
                 Value::Number(number) if is_plain_integer(number) => builder.append_value(number),
-                other => match text_of(other) {
-                    Some(text) => {
-                        builder.append_value(clean(text, self.remove_null_bytes)?);
-                    }
-                    None => builder.append_null(),
-                },
+                other => builder.append_option(text_of(other, self.remove_null_bytes)?),
             },
             Builder::Long(builder) => {
                 let long = long_of(value);
@@ -265,30 +261,34 @@ fn unescape_leniently(raw: &str) -> String {
     out
 }
 
-fn text_of(value: Value<'_>) -> Option<String> {
-    match value {
+fn text_of(value: Value<'_>, remove_null_bytes: bool) -> Result<Option<String>, NullByte> {
+    let text = match value {
         Value::Null => None,
         Value::Text(text) => Some(text.to_owned()),
         Value::Escaped(raw) => Some(unescape(raw)),
         Value::Number(number) => Some(number_text(number)),
         Value::Bool(value) => Some(value.to_string()),
         Value::Nested(raw) => match serde_json::from_str::<Json>(raw) {
-            Ok(Json::Array(items)) => multi_value(&items),
+            Ok(Json::Array(items)) => return multiple(&items, remove_null_bytes),
             Ok(other) => Some(other.to_string()),
             Err(_) => Some(raw.to_owned()),
         },
         Value::Bytes(text) => Some(text.to_owned()),
-    }
+    };
+    text.map(|text| clean(text, remove_null_bytes)).transpose()
 }
 
 /// A list as a multi-value string: one element is plain, none is null.
-fn multi_value(items: &[Json]) -> Option<String> {
-    let texts: Vec<Option<String>> = items.iter().map(json_element_text).collect();
-    match texts.as_slice() {
+fn multiple(items: &[Json], remove_null_bytes: bool) -> Result<Option<String>, NullByte> {
+    let texts = items.iter().map(|item| {
+        let text = json_element_text(item).map(|text| clean(text, remove_null_bytes));
+        text.transpose()
+    });
+    let texts = texts.collect::<Result<Vec<_>, NullByte>>()?;
+    Ok(match texts.as_slice() {
         [] => None,
-        [one] => one.clone(),
-        many => serde_json::to_string(many).ok(),
-    }
+        values => multi_value::joined(values),
+    })
 }
 
 fn json_element_text(item: &Json) -> Option<String> {

@@ -34,6 +34,8 @@ pub(crate) fn rows(batches: &[RecordBatch]) -> Vec<Vec<String>> {
     let options = FormatOptions::default().with_null("NULL");
     let mut rows = Vec::new();
     for batch in batches {
+        // As clients see it.
+        let batch = trilith_proto::multi_value::shown(batch.clone()).unwrap();
         let columns: Vec<_> = batch
             .columns()
             .iter()

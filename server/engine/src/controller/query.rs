@@ -16,6 +16,7 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 use trilith_proto::error::{ApiError, Category, Persona};
 use trilith_proto::fault::{CancelReason, Fault};
+use trilith_proto::multi_value;
 use trilith_sql::{Engine, OutputColumn, Statement};
 
 use super::Controller;
@@ -324,7 +325,7 @@ impl Joined {
     }
 
     async fn push(&mut self, batch: RecordBatch, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
-        self.batches.push_batch(batch)?;
+        self.batches.push_batch(multi_value::shown(batch)?)?;
         self.send(sender).await;
         self.due = match self.batches.get_buffered_rows() {
             0 => None,

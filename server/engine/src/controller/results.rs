@@ -17,6 +17,7 @@ use trilith_exchange::{ReadOrder, ReadRequest};
 use trilith_proto::error::ApiError;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::TaskId;
+use trilith_proto::multi_value;
 use trilith_proto::pb::task as pb;
 
 use super::Controller;
@@ -110,6 +111,7 @@ impl Controller {
             while let Some(batch) = rows.next().await {
                 let batch = batch.map_err(|error| crate::worker::fault_of(&error, &config.memory))?;
                 row_count += batch.num_rows() as i64;
+                let batch = multi_value::shown(batch).map_err(|error| io_fault(&partial, error))?;
                 writer = tokio::task::spawn_blocking(move || writer.write(&batch).map(|()| writer))
                     .await
                     .map_err(|error| io_fault(&partial, error))?

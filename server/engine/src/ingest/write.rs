@@ -13,6 +13,7 @@ use futures::StreamExt;
 use trilith_exchange::{ReadOrder, ReadRequest};
 use trilith_proto::column::{self, ColumnType};
 use trilith_proto::fault::Fault;
+use trilith_proto::multi_value;
 use trilith_segment::{SegmentError, SegmentRecord, SegmentWriter};
 
 use crate::limits;
@@ -126,7 +127,7 @@ impl Layout {
             let in_order = column
                 .as_string_opt::<i32>()
                 .filter(|_| *sorted)
-                .and_then(trilith_functions::sorted_multi_values);
+                .and_then(multi_value::sorted);
             columns.push(in_order.map_or(column, |texts| Arc::new(texts)));
         }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(broken)

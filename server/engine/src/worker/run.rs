@@ -15,6 +15,7 @@ use tracing::warn;
 use trilith_exchange::{DurableArea, PageWriter, PartitionRange, Shuffle};
 use trilith_proto::fault::{CancelReason, Fault, FaultCode};
 use trilith_proto::id::WorkOrderId;
+use trilith_proto::multi_value;
 use trilith_proto::pb::task as pb;
 
 use super::held::OrderStatus;
@@ -250,6 +251,7 @@ async fn write_pages(
         while let Some(batch) = running.cancellable(stream.next()).await? {
             let batch = batch.map_err(|error| running.fault(&error))?;
             running.counters.output(partition, &batch);
+            let batch = multi_value::shown(batch).map_err(|error| Fault::from_error(&error))?;
             running
                 .cancellable(pages.write(&batch))
                 .await?

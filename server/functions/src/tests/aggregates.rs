@@ -28,10 +28,11 @@ fn table() -> SessionContext {
         ])
         .unwrap()
     };
+    let several = trilith_proto::multi_value::joined(&["x", "y"].map(|value| Some(value.to_owned())));
     let first = batch(
         [3, 1, 2],
         [Some(7), Some(0), None],
-        [Some("c"), Some(""), Some("[\"x\",\"y\"]")],
+        [Some("c"), Some(""), several.as_deref()],
     );
     let second = batch([6, 4, 5], [None, Some(3), Some(3)], [None, Some("d"), Some("c")]);
     let schema = first.schema();

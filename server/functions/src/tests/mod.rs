@@ -25,6 +25,7 @@ async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>, S
 fn text(batches: &[RecordBatch], row: usize) -> String {
     let options = arrow::util::display::FormatOptions::default().with_null("NULL");
     let batch = batches.iter().find(|batch| batch.num_rows() > 0).unwrap();
+    let batch = trilith_proto::multi_value::shown(batch.clone()).unwrap();
     arrow::util::display::ArrayFormatter::try_new(batch.column(0), &options)
         .unwrap()
         .value(row)

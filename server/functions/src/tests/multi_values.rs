@@ -1,13 +1,19 @@
 use super::check;
 
-/// Two values, as a column holds them.
-const AB: &str = "'[\"a\",\"b\"]'";
+/// Two values.
+const AB: &str = "array_to_mv(make_array('a', 'b'))";
 
 #[tokio::test]
 async fn values() {
     let cases = [
         ("mv_to_array(AB)", "[a, b]"),
         ("mv_to_array('x')", "[x]"),
+        // What only looks like a list is one value.
+        ("length('[\"a\",\"b\"]')", "9"),
+        ("mv_length('[\"a\",\"b\"]')", "1"),
+        ("mv_to_array('[]')", "[[]]"),
+        ("to_json_string(AB)", "[\"a\",\"b\"]"),
+        ("to_json_string('[]')", "\"[]\""),
         ("mv_to_array(NULL)", "NULL"),
         ("array_to_mv(make_array('b', 'a'))", "[\"b\",\"a\"]"),
         ("array_to_mv(make_array('x'))", "x"),
@@ -45,7 +51,10 @@ async fn values() {
         ("mv_slice(AB, 0, 1)", "a"),
         ("upper(AB)", "[\"A\",\"B\"]"),
         ("concat(AB, '-lol-', AB)", "[\"a-lol-a\",\"b-lol-b\"]"),
-        ("concat(AB, '[\"1\",\"2\"]')", "[\"a1\",\"a2\",\"b1\",\"b2\"]"),
+        (
+            "concat(AB, string_to_mv('1,2', ','))",
+            "[\"a1\",\"a2\",\"b1\",\"b2\"]",
+        ),
         ("contains_string(AB, 'b')", "true"),
         ("druid_mv_equal(AB, 'b')", "true"),
         ("druid_mv_equal(AB, 'z')", "false"),

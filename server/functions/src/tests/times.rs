@@ -75,7 +75,10 @@ async fn values() {
             "druid_cast_timestamp('2000-01-01 00:00:00', 'UTC')",
             "2000-01-01T00:00:00Z",
         ),
-        ("mv_to_array('[\"a\",null,\"b\"]')", "[a, NULL, b]"),
+        (
+            "mv_to_array(array_to_mv(make_array('a', NULL, 'b')))",
+            "[a, NULL, b]",
+        ),
         ("mv_length('x')", "1"),
         ("array_to_mv(mv_to_array('x'))", "x"),
         ("strlen('😀a')", "3"),
