@@ -53,7 +53,7 @@ generated: generate
 
 # The long forms of the simulation, of the trials with killed processes, and of the random statements.
 soak:
-	TRILITH_SIMULATION_SEEDS=8000000 cargo test --locked --workspace --lib simulation -- --nocapture
+	TRILITH_SIMULATION_SEEDS=2000000 cargo test --locked --workspace --lib simulation -- --nocapture
 	TRILITH_TRIALS=200 cargo test --locked --workspace --test black_box retries:: -- --nocapture
 	TRILITH_HISTORIES=60 cargo test --locked --workspace --test black_box concurrency::what -- --nocapture
 
