@@ -473,6 +473,15 @@ impl Fault {
         Fault::new(FaultCode::DruidException, own, message)
     }
 
+    /// A double that a function of integers cannot take.
+    pub fn possible_truncation(function: &str, value: f64) -> Fault {
+        let own = json!({"druidErrorCode": "invalidInput", "persona": "USER", "category": "INVALID_INPUT"});
+        let message = format!(
+            "Function[{function}] Possible data truncation, param [{value:.6}] is out of LONG value range"
+        );
+        Fault::new(FaultCode::DruidException, own, message)
+    }
+
     /// PARTITIONED BY finds no time chunk for a row.
     pub fn time_without_date(ms: i64) -> Fault {
         let message = format!(

@@ -23,7 +23,7 @@ use crate::text;
 pub(crate) fn functions() -> Vec<Function> {
     let at = |name, types, body| Function::new(name, (2, 2), types, body).check(check_path);
     vec![
-        at("json_value", returns_text, |args| values(args, text_of)),
+        at("json_value", returns_text, |args| values(args, text_of)).alias(&["json_value_any"]),
         at("druid_json_value_varchar", returns_text, |args| {
             values(args, text_of)
         }),

@@ -188,6 +188,9 @@ fn absent(name: &str) -> String {
 
 /// What the planner says where Druid has words of its own, or where it shows its own insides.
 fn druids_words(text: String) -> String {
+    if let Some(message) = cannot_apply(&text) {
+        return message;
+    }
     for (sign, words) in [
         (
             "Aggregate functions are not allowed in the WHERE clause",
@@ -221,6 +224,28 @@ fn druids_words(text: String) -> String {
         }
     }
     text
+}
+
+/// Operands whose types do not go together, in Calcite's words.
+fn cannot_apply(text: &str) -> Option<String> {
+    let operation = text
+        .split_once("Cannot infer common argument type for comparison operation ")
+        .or_else(|| text.split_once("Cannot coerce arithmetic expression "))?
+        .1;
+    let operation = operation.split(" to valid types").next()?.trim();
+    let words: Vec<&str> = operation.split(' ').collect();
+    let [left, operator, right] = words[..] else {
+        return None;
+    };
+    let name = |word: &str| match word {
+        "Boolean" => "BOOLEAN".to_owned(),
+        word => word.to_owned(),
+    };
+    Some(format!(
+        "Cannot apply '{operator}' to arguments of type '<{}> {operator} <{}>'; cast one of them to the type of the other",
+        name(left),
+        name(right)
+    ))
 }
 
 fn root(error: &DataFusionError) -> &DataFusionError {

@@ -274,6 +274,11 @@ fn target(tokens: &mut Tokens) -> Result<Option<Target>, ApiError> {
         }
     }
     if tokens.peek().is_some_and(|token| token.token == Token::LParen) && !starts_query(tokens) {
+        if matches!(names.as_slice(), [one] if one.eq_ignore_ascii_case("EXTERN")) {
+            return Err(validation(
+                "Exporting rows into an EXTERN destination is not supported; run the SELECT as a task, and fetch its rows",
+            ));
+        }
         return Err(validation(format!(
             "Operation [{name}] cannot be run with a target column list, given [{}]",
             names.join(".")

@@ -216,6 +216,21 @@ fn check_frame(frame: &WindowFrame) -> Result<(), ApiError> {
             "Window frames by GROUPS are not supported; use ROWS or RANGE",
         ));
     }
+    let reversed = match (&frame.start_bound, &frame.end_bound) {
+        (WindowFrameBound::CurrentRow, Some(WindowFrameBound::Preceding(Some(_)))) => true,
+        (WindowFrameBound::Following(Some(_)), Some(end)) => {
+            matches!(
+                end,
+                WindowFrameBound::CurrentRow | WindowFrameBound::Preceding(Some(_))
+            )
+        }
+        _ => false,
+    };
+    if reversed {
+        return Err(validation(
+            "The window frame ends before it starts; give the earlier bound first",
+        ));
+    }
     for bound in std::iter::once(&frame.start_bound).chain(&frame.end_bound) {
         let (WindowFrameBound::Preceding(Some(distance)) | WindowFrameBound::Following(Some(distance))) =
             bound

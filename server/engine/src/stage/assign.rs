@@ -199,13 +199,13 @@ impl Assignment<'_> {
                 Source::Stage { .. } => {}
             }
         }
-        match counts.into_iter().max().filter(|largest| *largest > max) {
-            Some(largest) => Err(Fault::too_many_input_files(
-                largest,
+        match counts.into_iter().any(|count| count > max) {
+            true => Err(Fault::too_many_input_files(
+                total,
                 max,
                 total.div_ceil(max.max(1)),
             )),
-            None => Ok(()),
+            false => Ok(()),
         }
     }
 

@@ -85,7 +85,7 @@ class UpdatesTest {
             {"SELECT 1 +", "", "line [1], column ["},
             {"INSERT INTO t SELECT 1 AS __time", "PARTITIONED BY", ""},
             {"CREATE TABLE t (x INT)", "a statement begins with SELECT", "line [1], column [1]"},
-            {"SELECT 1; SELECT 2", "unexpected token", "line [1], column [9]"},
+            {"SELECT 1; SELECT 2", "non-SET statement[SELECT 1]", "line [1], column [9]"},
         }) {
             SQLException failure = assertThrows(SQLException.class, () -> statement.execute(wrong[0]), wrong[0]);
             String message = failure.getMessage().replace(wrong[0], "");
