@@ -361,6 +361,10 @@ def main() -> None:
                 failed += [name] if verdict else []
                 disk = server.disk / 1e6
                 print(f"  {name:<13} {seconds:7.1f} s  peak {peak:5.0f} MB  on disk {disk:6.0f} MB{verdict}", flush=True)
+                # The end of a task is known a moment before the last of its files is gone.
+                until = time.monotonic() + 5
+                while server.spilled() and time.monotonic() < until:
+                    time.sleep(0.01)
                 expect("files left in the spill directory", server.spilled(), 0)
         finally:
             server.stop()
