@@ -1,6 +1,6 @@
 //! Multi-value strings: how a VARCHAR holds no, two or more values.
 //!
-//! No string has a byte 0, so that byte marks what is not one plain value: the values stand behind each other with
+//! No string that is read has a byte 0, so that byte marks what is not one plain value: the values stand behind each other with
 //! [`BETWEEN`] between them, and [`NULL`] for those that are NULL. Compared as bytes, such strings are in the order of
 //! their values, as Druid sorts them. Clients see JSON lists ([`shown`]).
 
@@ -52,7 +52,7 @@ pub fn joined(values: &[Option<String>]) -> Option<String> {
 
 /// True if a text has not exactly one value.
 pub fn is_multiple(text: &str) -> bool {
-    text.as_bytes().contains(&0)
+    text.as_bytes().contains(&0) && (text == NULL || text.contains(BETWEEN))
 }
 
 /// True if a text of the column has not exactly one value.
@@ -60,10 +60,11 @@ pub fn any_multiple(texts: &StringArray) -> bool {
     let offsets = texts.value_offsets();
     let (first, last) = (offsets.first().copied(), offsets.last().copied());
     let range = first.unwrap_or(0) as usize..last.unwrap_or(0) as usize;
-    texts
+    let marked = texts
         .value_data()
         .get(range)
-        .is_some_and(|bytes| bytes.contains(&0))
+        .is_some_and(|bytes| bytes.contains(&0));
+    marked && texts.iter().flatten().any(is_multiple)
 }
 
 /// Multi-value strings with their values in order, NULL first; none if there are no others.
@@ -132,7 +133,7 @@ mod tests {
         }
         assert_eq!(joined(&texts(&[Some("a")])).unwrap(), "a");
         assert_eq!(joined(&texts(&[None])), None);
-        for plain in ["", "a", "[]", "[\"a\",\"b\"]"] {
+        for plain in ["", "a", "[]", "[\"a\",\"b\"]", "a\0b", "\0"] {
             assert_eq!(split(plain), None);
         }
     }

@@ -202,7 +202,11 @@ impl MetadataStore for SledStore {
             .map(|()| {
                 // On disk before anybody sees it.
                 let flushed = self.db.flush();
-                self.index.publish(datasource, &change.added, &change.removed);
+                match &flushed {
+                    Ok(_) => self.index.publish(datasource, &change.added, &change.removed),
+                    // A crash may still undo it: what was replaced keeps its files, until the next start knows.
+                    Err(_) => self.index.change(datasource, &change.added, &change.removed),
+                }
                 flushed
             });
         *self.ending.write() = None;

@@ -127,7 +127,10 @@ pub async fn run(
     let result = tokio::select! {
         result = gateway => result,
         // A client that takes its time with an answer does not keep the tasks.
-        () = late => Ok(()),
+        () = late => {
+            warn!("HTTP clients that do not take their answers are cut");
+            Ok(())
+        }
     };
     info!("stopping: tasks with faultTolerance are left to the next process, others are cancelled");
     controller.stop().await;

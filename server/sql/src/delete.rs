@@ -75,6 +75,8 @@ pub(crate) fn plan(
     let mut planned = plan_parts(parts, statement, engine, catalog, runtime)?;
     planned.deletes = true;
     if let Some(ingest) = &mut planned.ingest {
+        // Rows that stay are written as they are.
+        ingest.kept_order = (0..planned.columns.len()).collect();
         ingest.rollup = layout.rollup;
     }
     Ok(planned)

@@ -217,22 +217,18 @@ impl Controller {
         let mut builder = RecordBatchReceiverStreamBuilder::new(rows.schema(), QUEUED_BATCHES);
         let sender = builder.tx();
         let work = async move {
-            let mut joined = Joined::new(&rows);
-            // Also while the reader takes nothing.
+            let controller = Arc::clone(&forget.controller);
             let ended = tokio::select! {
                 biased;
-                () = cancel.cancelled() => Err(canceled(CancelReason::UserRequest)),
-                () = at(until) => Err(canceled(CancelReason::QueryTimeout)),
-                ended = pump(rows, &mut joined, &sender) => ended,
+                () = cancel.cancelled() => Some(CancelReason::UserRequest),
+                () = at(until) => Some(CancelReason::QueryTimeout),
+                () = deliver(rows, &sender) => None,
             };
-            // What is left needs nothing of the query: a reader that takes its time keeps no place.
-            let controller = Arc::clone(&forget.controller);
+            // A reader that takes nothing keeps no place once the statement is stopped.
             drop(forget);
             controller.remove_replaced().await;
-            joined.rest(&sender).await?;
-            // Behind the rows that were computed before it.
-            if let Err(error) = ended {
-                let _gone = sender.send(Err(error)).await;
+            if let Some(reason) = ended {
+                let _gone = sender.send(Err(canceled(reason))).await;
             }
             Ok(())
         };
@@ -284,6 +280,17 @@ async fn at(time: Option<tokio::time::Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Hands over all rows, and then the error that ended them, if one did.
+async fn deliver(rows: SendableRecordBatchStream, sender: &Sender<Result<RecordBatch>>) {
+    let mut joined = Joined::new(&rows);
+    let ended = pump(rows, &mut joined, sender).await;
+    // Behind the rows that were computed before it.
+    let rest = joined.rest(sender).await;
+    if let Err(error) = ended.and(rest) {
+        let _gone = sender.send(Err(error)).await;
     }
 }
 
