@@ -14,6 +14,7 @@ use chrono_tz::Tz;
 use serde_json::{Map, Number, Value};
 use trilith_proto::column::{ColumnType, is_date, of_field};
 use trilith_proto::interval::iso;
+use trilith_proto::timed;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -123,13 +124,21 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
         .iter()
         .zip(batch.schema().fields())
         .map(|(column, field)| {
-            let json = holds_json(&of_field(field));
+            let column_type = of_field(field);
+            let json = holds_json(&column_type);
+            let timed = timed::value_type(&column_type).is_some();
             let style = match (is_date(field), style) {
                 (true, Style::Report { zone, .. }) => Style::Report { zone, days: true },
                 _ => style,
             };
             (0..batch.num_rows())
-                .map(|row| top(column, row, style, json))
+                .map(|row| {
+                    if timed {
+                        pair(column, row)
+                    } else {
+                        top(column, row, style, json)
+                    }
+                })
                 .collect()
         })
         .collect();
@@ -144,6 +153,23 @@ fn holds_json(column_type: &ColumnType) -> bool {
         ColumnType::Array(item) => matches!(item.as_ref(), ColumnType::Complex(name) if name == "json"),
         _ => false,
     }
+}
+
+/// A value that a rollup keeps with its time: the JSON text of Druid's pair.
+fn pair(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    let Some((millis, value)) = timed::decode(column.as_binary::<i32>().value(row)) else {
+        return Value::Null;
+    };
+    let value = match value {
+        timed::Value::Null => Value::Null,
+        timed::Value::Long(long) => Value::from(long),
+        timed::Value::Double(double) => Value::from(double),
+        timed::Value::Text(text) => Value::from(text),
+    };
+    Value::String(serde_json::json!({"lhs": millis, "rhs": value}).to_string())
 }
 
 fn top(column: &ArrayRef, row: usize, style: Style, json: bool) -> Value {

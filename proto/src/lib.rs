@@ -11,6 +11,7 @@ pub mod multi_value;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+pub mod timed;
 
 /// Generated messages, clients and servers.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::disallowed_methods)]

@@ -188,7 +188,7 @@ fn absent(name: &str) -> String {
 
 /// What the planner says where Druid has words of its own, or where it shows its own insides.
 fn druids_words(text: String) -> String {
-    if let Some(message) = cannot_apply(&text) {
+    if let Some(message) = cannot_apply(&text).or_else(|| cannot_call(&text)) {
         return message;
     }
     for (sign, words) in [
@@ -239,12 +239,30 @@ fn cannot_apply(text: &str) -> Option<String> {
     };
     let name = |word: &str| match word {
         "Boolean" => "BOOLEAN".to_owned(),
+        "Binary" => "OTHER".to_owned(),
         word => word.to_owned(),
     };
     Some(format!(
         "Cannot apply '{operator}' to arguments of type '<{}> {operator} <{}>'; cast one of them to the type of the other",
         name(left),
         name(right)
+    ))
+}
+
+/// A function that does not take what it is given: "… the given name and argument types 'sum(Binary)' …".
+fn cannot_call(text: &str) -> Option<String> {
+    let call = between(text, "the given name and argument types '", "'")?;
+    let (name, types) = call.strip_suffix(')')?.split_once('(')?;
+    let name = name.to_uppercase();
+    let types = types.split(", ").map(|word| match word {
+        "Boolean" => "<BOOLEAN>".to_owned(),
+        "Binary" => "<OTHER>".to_owned(),
+        word => format!("<{word}>"),
+    });
+    let types: Vec<String> = types.collect();
+    Some(format!(
+        "Cannot apply '{name}' to arguments of type '{name}({})'",
+        types.join(", ")
     ))
 }
 

@@ -5,8 +5,10 @@ use sqlparser::ast::{
     Expr, GroupByExpr, Ident, LimitClause, OrderBy, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr,
     Value,
 };
+use trilith_proto::column;
 use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Granularity, Interval};
+use trilith_proto::timed;
 
 use crate::context::QueryContext;
 use crate::error::{at, validation};
@@ -190,7 +192,8 @@ impl Draft {
         if !grouped {
             return;
         }
-        self.rolls_up = true;
+        // Without the second setting the stored sketches are columns like others.
+        self.rolls_up = !context.unnest_multi_values();
         for item in &mut select.projection {
             let SelectItem::ExprWithAlias {
                 expr: Expr::Function(function),
@@ -199,7 +202,7 @@ impl Draft {
             else {
                 continue;
             };
-            if let Some(sketch) = kept_as_sketch(function) {
+            if let Some(sketch) = kept_combinable(function) {
                 self.sketches.push((alias.value.clone(), sketch));
                 continue;
             }
@@ -207,9 +210,14 @@ impl Draft {
                 "COUNT" | "SUM" => "Sum",
                 "MIN" => "Min",
                 "MAX" => "Max",
-                // Kept as values, not as pairs with their times.
-                "EARLIEST_BY" => "First",
-                "LATEST_BY" => "Last",
+                "EARLIEST_BY" => {
+                    function.name = renamed("druid_earliest_by_kept");
+                    "First"
+                }
+                "LATEST_BY" => {
+                    function.name = renamed("druid_latest_by_kept");
+                    "Last"
+                }
                 "ANY_VALUE" => "Any",
                 "TIME_FLOOR" if alias.value == "__time" => {
                     self.query_granularity = period_argument(function);
@@ -364,7 +372,11 @@ impl Draft {
                 .iter()
                 .filter_map(|(name, combine)| {
                     let column = columns.iter().find(|column| column.name == *name)?;
-                    let kind = column.column_type.to_string().to_ascii_lowercase();
+                    let kind = match timed::value_type(&column.column_type) {
+                        Some(inside) => column::of_type(&inside),
+                        None => column.column_type.clone(),
+                    };
+                    let kind = kind.to_string().to_ascii_lowercase();
                     Some((name.clone(), format!("{kind}{combine}")))
                 })
                 .chain(
@@ -440,9 +452,9 @@ fn plain_select(query: &mut Query) -> Option<&mut sqlparser::ast::Select> {
     }
 }
 
-/// Makes an approximate count keep its sketch, which later counts can combine. Returns the aggregator that
-/// combines what the function makes; none if it makes no sketch.
-fn kept_as_sketch(function: &mut sqlparser::ast::Function) -> Option<&'static str> {
+/// Makes an aggregate keep what later ones can combine. Returns the aggregator that combines it; none if the
+/// aggregate's own result is enough.
+fn kept_combinable(function: &mut sqlparser::ast::Function) -> Option<&'static str> {
     let (builder, combine) = match function.name.to_string().to_ascii_lowercase().as_str() {
         "ds_hll" | "approx_count_distinct_ds_hll" => ("ds_hll", "HLLSketchMerge"),
         "approx_count_distinct" | "approx_count_distinct_builtin" | "druid_count_distinct" => {
@@ -450,10 +462,17 @@ fn kept_as_sketch(function: &mut sqlparser::ast::Function) -> Option<&'static st
         }
         "ds_theta" | "approx_count_distinct_ds_theta" => ("ds_theta", "thetaSketch"),
         "ds_quantiles_sketch" => ("ds_quantiles_sketch", "quantilesDoublesSketch"),
+        "var_pop" | "var_samp" | "variance" | "stddev_pop" | "stddev_samp" | "stddev" => {
+            ("druid_variance_kept", "varianceFold")
+        }
         _ => return None,
     };
-    function.name = sqlparser::ast::ObjectName::from(vec![Ident::new(builder)]);
+    function.name = renamed(builder);
     Some(combine)
+}
+
+fn renamed(name: &str) -> sqlparser::ast::ObjectName {
+    sqlparser::ast::ObjectName::from(vec![Ident::new(name)])
 }
 
 /// The period of TIME_FLOOR, as it was rewritten.

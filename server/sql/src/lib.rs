@@ -5,6 +5,7 @@ mod arguments;
 mod arithmetic;
 mod ast;
 mod catalog;
+mod complex;
 mod constants;
 mod context;
 mod delete;

@@ -11,12 +11,14 @@ use datafusion::logical_expr::expr::{Between, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union, lit,
+    BinaryExpr, Case, Expr, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Union,
+    lit,
 };
 use trilith_proto::column::{self, ColumnType};
 
 /// A decimal beside a FLOAT is a FLOAT, or 0.1 would equal none; a number in a list of texts is a text; a text beside a
-/// time is a time of the zone; what is compared with a BOOLEAN is one, and with a pattern a text.
+/// time is a time of the zone; what is compared with a BOOLEAN is one, and with a pattern a text; a CASE of COMPLEX
+/// values is COMPLEX.
 pub(crate) fn conform(
     plan: LogicalPlan,
     functions: &dyn FunctionRegistry,
@@ -26,6 +28,7 @@ pub(crate) fn conform(
         cast: functions.udf("druid_cast_timestamp")?,
         boolean: functions.udf("druid_cast_boolean")?,
         text: functions.udf("druid_cast_varchar")?,
+        complex: functions.udf("druid_complex")?,
         zone,
     };
     let plan = plan.transform_up_with_subqueries(|node| {
@@ -53,6 +56,7 @@ struct Times<'a> {
     cast: Arc<ScalarUDF>,
     boolean: Arc<ScalarUDF>,
     text: Arc<ScalarUDF>,
+    complex: Arc<ScalarUDF>,
     zone: &'a str,
 }
 
@@ -271,11 +275,31 @@ impl Times<'_> {
                         None => None,
                     };
                 }
-                Expr::Case(case)
+                let kind = kind(&case, schema);
+                let case = Expr::Case(case);
+                match kind {
+                    Some(kind) => self.complex.call(vec![lit(kind), case]),
+                    None => case,
+                }
             }
             other => return Ok(Transformed::no(other)),
         }))
     }
+}
+
+/// The kind of COMPLEX values that a CASE chooses from, which its own type does not say.
+fn kind(case: &Case, schema: &DFSchema) -> Option<String> {
+    let results = case.when_then_expr.iter().map(|(_, then)| then);
+    let mut kinds = results.chain(&case.else_expr).filter_map(|result| {
+        let (_, field) = result.to_field(schema).ok()?;
+        match column::of_field(&field) {
+            ColumnType::Complex(kind) => Some(Some(kind)),
+            _ if *field.data_type() == DataType::Null => None,
+            _ => Some(None),
+        }
+    });
+    let first = kinds.next()??;
+    kinds.all(|kind| kind.as_ref() == Some(&first)).then_some(first)
 }
 
 fn compares(op: Operator) -> bool {

@@ -23,6 +23,7 @@ use crate::any_value;
 use crate::arguments;
 use crate::arithmetic::TextArithmetic;
 use crate::catalog::{Catalog, ExternCall};
+use crate::complex;
 use crate::constants;
 use crate::context::QueryContext;
 use crate::delete;
@@ -361,6 +362,7 @@ pub(crate) fn plan_parts(
         multi_value::refuse_text_extremes(&plan).map_err(|error| planning(&error, place))?;
     }
     multi_value::refuse_mixed_arrays(&plan).map_err(|error| planning(&error, place))?;
+    complex::refuse_misuse(&plan).map_err(|error| planning(&error, place))?;
     let unnest = context.unnest_multi_values();
     let plan = lateral::unnest(plan, &state)
         .and_then(inner::beside)

@@ -17,6 +17,7 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature};
 use datafusion::physical_expr::expressions::Literal;
 use trilith_proto::column::{self, ColumnType};
+use trilith_proto::timed;
 
 use crate::function::{any_arguments, cannot_apply, check_count, complex_metadata};
 use crate::sketch;
@@ -53,8 +54,10 @@ pub(crate) struct Aggregate {
     /// Types of the state columns, from those of the arguments.
     pub state: fn(&[DataType]) -> Vec<DataType>,
     pub make: fn(&Call<'_>) -> Result<Box<dyn Accumulator>>,
-    /// The result is COMPLEX of this name.
-    pub complex: Option<&'static str>,
+    /// The result is COMPLEX of this name, which may depend on the types of the arguments.
+    pub complex: Option<fn(&[DataType]) -> &'static str>,
+    /// Combines values that a rollup keeps with their times.
+    timed: bool,
     /// Counts what differs, which JSON has no order for.
     counts: bool,
     /// Value over no rows.
@@ -78,6 +81,7 @@ impl Aggregate {
             state,
             make,
             complex: None,
+            timed: false,
             counts: false,
             empty: |data_type| ScalarValue::try_from(data_type),
             signature: any_arguments(),
@@ -89,9 +93,24 @@ impl Aggregate {
         self
     }
 
-    pub(crate) fn complex(mut self, name: &'static str) -> Aggregate {
+    pub(crate) fn complex(mut self, name: fn(&[DataType]) -> &'static str) -> Aggregate {
         self.complex = Some(name);
         self
+    }
+
+    pub(crate) fn timed(mut self) -> Aggregate {
+        self.timed = true;
+        self
+    }
+
+    /// The type that an argument counts as.
+    fn argument_type(&self, field: &FieldRef) -> DataType {
+        let inside = if self.timed {
+            timed::value_type(&column::of_field(field))
+        } else {
+            None
+        };
+        inside.unwrap_or_else(|| field.data_type().clone())
     }
 
     pub(crate) fn counts(mut self) -> Aggregate {
@@ -138,7 +157,7 @@ impl AggregateUDFImpl for Aggregate {
     }
 
     fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
-        let types: Vec<DataType> = fields.iter().map(|field| field.data_type().clone()).collect();
+        let types: Vec<DataType> = fields.iter().map(|field| self.argument_type(field)).collect();
         if self.counts
             && let Some(ColumnType::Complex(kind)) = fields.first().map(|field| column::of_field(field))
             && kind == "json"
@@ -147,7 +166,7 @@ impl AggregateUDFImpl for Aggregate {
         }
         let field = Field::new(self.name, self.return_type(&types)?, true);
         Ok(Arc::new(match self.complex {
-            Some(name) => field.with_metadata(complex_metadata(name)),
+            Some(name) => field.with_metadata(complex_metadata(name(&types))),
             None => field,
         }))
     }
@@ -163,7 +182,7 @@ impl AggregateUDFImpl for Aggregate {
         let types: Vec<DataType> = args
             .input_fields
             .iter()
-            .map(|field| field.data_type().clone())
+            .map(|field| self.argument_type(field))
             .collect();
         Ok((self.state)(&types)
             .into_iter()
@@ -183,7 +202,10 @@ impl AggregateUDFImpl for Aggregate {
 fn shown(name: &str) -> String {
     let inner = name
         .strip_prefix("druid_")
-        .and_then(|name| name.strip_suffix("_distinct"))
+        .and_then(|name| {
+            name.strip_suffix("_distinct")
+                .or_else(|| name.strip_suffix("_kept"))
+        })
         .or_else(|| name.strip_suffix("_builtin"));
     inner.unwrap_or(name).to_uppercase()
 }
@@ -231,6 +253,11 @@ impl Call<'_> {
             ColumnType::Complex(kind) => Some(kind),
             _ => None,
         }
+    }
+
+    /// Type of the values that an argument keeps with their times.
+    pub(crate) fn timed(&self, index: usize) -> Option<DataType> {
+        timed::value_type(&column::of_field(self.args.expr_fields.get(index)?))
     }
 
     /// Type of an argument.
@@ -296,6 +323,7 @@ fn forms(name: &str) -> String {
         "EARLIEST_BY" | "LATEST_BY" => "<expr>, <timeColumn>, [<maxBytesPerStringInt>]",
         "APPROX_QUANTILE_DS" => "<expr>, <probability>, [<kInt>]",
         "STRING_AGG" => "<expr>, <separator>, [<sizeInt>]",
+        "VAR_POP" | "VAR_SAMP" | "VARIANCE" | "STDDEV_POP" | "STDDEV_SAMP" | "STDDEV" => "<expr>",
         _ => "<expr>, [<sizeInt>]",
     };
     format!("{name}({rest})")

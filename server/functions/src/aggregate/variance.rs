@@ -1,8 +1,10 @@
 //! VARIANCE and STDDEV, of samples and of populations, with Druid's arithmetic: one value varies by 0.
+//!
+//! A rollup keeps count, sum and spread, eight bytes each and big-endian as in Druid, which can be combined.
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 
@@ -19,21 +21,69 @@ pub(super) fn functions() -> Vec<Aggregate> {
             make,
         )
     };
+    let kept = Aggregate::new(
+        "druid_variance_kept",
+        (1, 1),
+        |_| Ok(DataType::Binary),
+        |_| vec![DataType::Int64, DataType::Float64, DataType::Float64],
+        |call| make(call, Form::Kept),
+    );
     vec![
-        function("var_pop", |call| make(call, false, false)),
-        function("var_samp", |call| make(call, true, false)).alias(&["variance"]),
-        function("stddev_pop", |call| make(call, false, true)),
-        function("stddev_samp", |call| make(call, true, true)).alias(&["stddev"]),
+        function("var_pop", |call| make(call, Form::VARIANCE)),
+        function("var_samp", |call| make(call, Form::VARIANCE.of_sample())).alias(&["variance"]),
+        function("stddev_pop", |call| make(call, Form::DEVIATION)),
+        function("stddev_samp", |call| make(call, Form::DEVIATION.of_sample())).alias(&["stddev"]),
+        kept.complex(|_| KEPT),
     ]
 }
 
-fn make(call: &Call<'_>, sample: bool, root: bool) -> Result<Box<dyn Accumulator>> {
+/// COMPLEX of this name is what a rollup keeps.
+const KEPT: &str = "variance";
+
+/// What becomes of count, sum and spread.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// One number.
+    Number {
+        /// Of a sample, not of all there is.
+        sample: bool,
+        /// The standard deviation.
+        root: bool,
+    },
+    /// All three.
+    Kept,
+}
+
+impl Form {
+    const VARIANCE: Form = Form::Number {
+        sample: false,
+        root: false,
+    };
+    const DEVIATION: Form = Form::Number {
+        sample: false,
+        root: true,
+    };
+
+    fn of_sample(self) -> Form {
+        match self {
+            Form::Number { root, .. } => Form::Number { sample: true, root },
+            Form::Kept => self,
+        }
+    }
+}
+
+fn make(call: &Call<'_>, form: Form) -> Result<Box<dyn Accumulator>> {
     if call.is_distinct() {
         return call.wrong("does not take DISTINCT; aggregate a SELECT DISTINCT instead");
     }
+    let folds = match call.complex(0) {
+        None => false,
+        Some(kind) if kind == KEPT => true,
+        Some(_) => return call.cannot_apply(),
+    };
     Ok(Box::new(Variance {
-        sample,
-        root,
+        form,
+        folds,
         count: 0,
         sum: 0.0,
         spread: 0.0,
@@ -42,10 +92,9 @@ fn make(call: &Call<'_>, sample: bool, root: bool) -> Result<Box<dyn Accumulator
 
 #[derive(Debug)]
 struct Variance {
-    /// Of a sample, not of all there is.
-    sample: bool,
-    /// The standard deviation.
-    root: bool,
+    form: Form,
+    /// The values are what rollups kept.
+    folds: bool,
     count: i64,
     sum: f64,
     /// The variance, times the count.
@@ -98,8 +147,42 @@ fn numbers(values: &ArrayRef) -> Result<Numbers> {
     })
 }
 
+impl Variance {
+    fn fold_kept(&mut self, kept: &ArrayRef) -> Result<()> {
+        for bytes in kept.as_binary::<i32>().iter().flatten() {
+            let word = |index: usize| {
+                let eight = bytes.get(index * 8..index * 8 + 8);
+                eight.and_then(|eight| <[u8; 8]>::try_from(eight).ok())
+            };
+            let (Some(count), Some(sum), Some(spread)) = (word(0), word(1), word(2)) else {
+                return exec_err!("a variance that was kept by a rollup cannot be read");
+            };
+            self.fold(
+                i64::from_be_bytes(count),
+                f64::from_be_bytes(sum),
+                f64::from_be_bytes(spread),
+            );
+        }
+        Ok(())
+    }
+
+    fn kept(&self) -> Option<Vec<u8>> {
+        (self.count > 0).then(|| {
+            let words = [
+                self.count.to_be_bytes(),
+                self.sum.to_be_bytes(),
+                self.spread.to_be_bytes(),
+            ];
+            words.concat()
+        })
+    }
+}
+
 impl Accumulator for Variance {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        if self.folds {
+            return self.fold_kept(&values[0]);
+        }
         match numbers(&values[0])? {
             Numbers::Longs(longs) => longs
                 .iter()
@@ -131,7 +214,7 @@ impl Accumulator for Variance {
     }
 
     fn supports_retract_batch(&self) -> bool {
-        true
+        !self.folds
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
@@ -153,12 +236,15 @@ impl Accumulator for Variance {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
+        let Form::Number { sample, root } = self.form else {
+            return Ok(ScalarValue::Binary(self.kept()));
+        };
         let variance = match self.count {
             0 => None,
             1 => Some(0.0),
-            count => Some(self.spread / (count - i64::from(self.sample)) as f64),
+            count => Some(self.spread / (count - i64::from(sample)) as f64),
         };
-        Ok(ScalarValue::Float64(if self.root {
+        Ok(ScalarValue::Float64(if root {
             variance.map(f64::sqrt)
         } else {
             variance

@@ -32,7 +32,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             |call| make(call, None),
         )
         .counts()
-        .complex("HLLSketchBuild"),
+        .complex(|_| "HLLSketchBuild"),
         Aggregate::new(
             "approx_count_distinct_ds_hll",
             (1, 3),

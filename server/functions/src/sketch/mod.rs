@@ -45,6 +45,12 @@ pub(crate) fn functions() -> Vec<Function> {
             .literals(&[0])
             .complex_named(0),
     );
+    // Gives a value, whose field does not say it, its kind.
+    functions.push(
+        Function::new("druid_complex", (2, 2), carried, |args| args.array(1))
+            .literals(&[0])
+            .complex_named(0),
+    );
     functions.extend([
         finalized("druid_final_hll", "HLLSketchBuild", hll::finalized),
         finalized("druid_final_theta", "thetaSketchBuild", theta::finalized),
@@ -60,6 +66,10 @@ pub(crate) fn functions() -> Vec<Function> {
 /// What a sketch shows itself as where `sqlFinalizeOuterSketches` is set.
 fn finalized(name: &'static str, kind: &'static str, body: fn(&Args) -> Result<ArrayRef>) -> Function {
     Function::new(name, (1, 1), returns_text, body).complex(kind)
+}
+
+fn carried(types: &[DataType]) -> Result<DataType> {
+    Ok(types.get(1).cloned().unwrap_or(DataType::Null))
 }
 
 /// The text that each sketch becomes.

@@ -34,7 +34,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
                 make(call, k, None)
             },
         )
-        .complex("quantilesDoublesSketch"),
+        .complex(|_| "quantilesDoublesSketch"),
         Aggregate::new("approx_quantile_ds", (2, 3), returns_double, state, |call| {
             let k = call.number(2, K)?;
             if !call.data_type(1).is_numeric() {

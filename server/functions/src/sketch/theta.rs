@@ -33,7 +33,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             |call| make(call, false),
         )
         .counts()
-        .complex("thetaSketchBuild"),
+        .complex(|_| "thetaSketchBuild"),
         Aggregate::new(
             "approx_count_distinct_ds_theta",
             (1, 2),

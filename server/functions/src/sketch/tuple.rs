@@ -94,7 +94,7 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
             |_| vec![DataType::Binary],
             make,
         )
-        .complex("arrayOfDoublesSketch"),
+        .complex(|_| "arrayOfDoublesSketch"),
     ]
 }
 
