@@ -197,6 +197,16 @@ async fn too_many_files_and_partitions_are_named_with_their_settings() {
         server.rows("SELECT COUNT(*) FROM sys.segments").await,
         [[json!(7)]]
     );
+
+    // More rows than keys are sampled: what was asked for counts, not what could be cut.
+    let data: String = (0..25_001).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    let many = format!(
+        "REPLACE INTO t OVERWRITE ALL SELECT n FROM {} PARTITIONED BY ALL",
+        inline(&data, "n long")
+    );
+    let error = fault(&server, &many, json!({"rowsPerSegment": 1})).await;
+    assert_eq!(error["errorCode"], "TooManyPartitions");
+    assert_eq!(error["maxPartitions"], 25_000);
 }
 
 #[tokio::test]

@@ -33,7 +33,9 @@ pub use read::{ReadCounters, ReadRequest, read, read_merged};
 pub use registry::{Exchange, ExchangeConfig, ExchangeStats};
 pub use shuffle::{Bucket, ReadOrder, Shuffle, SortKey, StageSource};
 pub use sizes::batch_rows;
-pub use statistics::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
+pub use statistics::{
+    BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics, wanted_partitions,
+};
 pub use writer::{OutputSummary, OutputWriter};
 
 #[cfg(test)]

@@ -112,6 +112,17 @@ fn halve(keys: &mut Vec<(Bytes, u64)>) {
     *keys = kept;
 }
 
+/// How many partitions a size asks for. Cuts may be fewer where only samples of the keys are known.
+pub fn wanted_partitions(merged: &[BucketStatistics], target: CutTarget) -> u64 {
+    match target {
+        CutTarget::TargetSize(size) => merged
+            .iter()
+            .map(|bucket| bucket.weight.div_ceil(size.max(1)).min(bucket.rows))
+            .sum(),
+        CutTarget::MaxCount(_) => 0,
+    }
+}
+
 /// Cuts merged statistics into partitions. Ranges of a chunk abut and cover it; no partition is empty, and there
 /// is always at least one.
 pub fn cut_boundaries(merged: &[BucketStatistics], target: CutTarget) -> Vec<PartitionRange> {

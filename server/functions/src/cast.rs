@@ -21,6 +21,8 @@ pub(crate) fn functions() -> Vec<Function> {
         Function::new("druid_cast_date", (1, 2), returns_time, date)
             .date()
             .maps(),
+        // A date whose field does not say so.
+        Function::new("druid_date", (1, 1), returns_time, |args| args.array(0)).date(),
         Function::new("druid_cast_varchar", (1, 2), returns_text, varchar),
         Function::new("druid_cast_bigint", (1, 1), returns_long, |args| {
             Ok(Arc::new(args.long(0)?))

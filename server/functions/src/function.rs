@@ -35,6 +35,8 @@ pub(crate) struct Function {
     complex: Option<&'static str>,
     complex_named: Option<usize>,
     date: bool,
+    /// The result is one of the arguments.
+    chooses: bool,
     maps: bool,
     signature: Signature,
 }
@@ -147,6 +149,7 @@ impl Function {
             complex: None,
             complex_named: None,
             date: false,
+            chooses: false,
             maps: false,
             signature: any_arguments(),
         }
@@ -183,6 +186,11 @@ impl Function {
     }
 
     /// The result is a DATE.
+    pub(crate) fn chooses(mut self) -> Function {
+        self.chooses = true;
+        self
+    }
+
     pub(crate) fn date(mut self) -> Function {
         self.date = true;
         self
@@ -206,6 +214,10 @@ impl Function {
 
     fn count(&self, count: usize) -> Result<()> {
         check_count(self.name, count, (self.least, self.most))
+    }
+
+    fn chooses_dates(&self, fields: &[FieldRef]) -> bool {
+        self.chooses && !fields.is_empty() && fields.iter().all(|field| column::is_date(field))
     }
 
     fn run(&self, args: &Args) -> Result<ArrayRef> {
@@ -266,7 +278,9 @@ impl ScalarUDFImpl for Function {
             .and_then(scalar_text);
         Ok(Arc::new(match given.as_deref().or(self.complex) {
             Some(name) => field.with_metadata(complex_metadata(name)),
-            None if self.date => field.with_metadata(column::date_metadata()),
+            None if self.date || self.chooses_dates(args.arg_fields) => {
+                field.with_metadata(column::date_metadata())
+            }
             None => field,
         }))
     }

@@ -12,10 +12,12 @@ pub(crate) fn functions() -> Vec<Function> {
     vec![
         Function::new("greatest", (0, usize::MAX), returns_reduced, |args| {
             reduce(args, true)
-        }),
+        })
+        .chooses(),
         Function::new("least", (0, usize::MAX), returns_reduced, |args| {
             reduce(args, false)
-        }),
+        })
+        .chooses(),
     ]
 }
 

@@ -12,7 +12,7 @@ use trilith_proto::timed;
 
 use crate::context::QueryContext;
 use crate::error::{at, validation};
-use crate::names::{Names, outer_select};
+use crate::names::{Names, has_no_names, outer_select};
 use crate::partitioning::overwrite_intervals;
 use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup, SqlParameter};
 use crate::statement::{Overwrite, Target};
@@ -130,16 +130,6 @@ pub(crate) fn not_positive(ordinal: impl std::fmt::Display) -> ApiError {
     validation(format!(
         "Ordinal [{ordinal}] specified in the CLUSTERED BY clause is invalid. It must be a positive integer."
     ))
-}
-
-/// True for VALUES without a SELECT around it.
-fn has_no_names(body: &SetExpr) -> bool {
-    match body {
-        SetExpr::Values(_) => true,
-        SetExpr::Query(query) => has_no_names(&query.body),
-        SetExpr::SetOperation { left, .. } => has_no_names(left),
-        _ => false,
-    }
 }
 
 fn check_query(

@@ -18,7 +18,7 @@ use trilith_proto::column::{self, ColumnType};
 
 /// A decimal beside a FLOAT is a FLOAT, or 0.1 would equal none; a number in a list of texts is a text; a text beside a
 /// time is a time of the zone; what is compared with a BOOLEAN is one, and with a pattern a text; a CASE of COMPLEX
-/// values is COMPLEX.
+/// values or dates is one.
 pub(crate) fn conform(
     plan: LogicalPlan,
     functions: &dyn FunctionRegistry,
@@ -29,6 +29,7 @@ pub(crate) fn conform(
         boolean: functions.udf("druid_cast_boolean")?,
         text: functions.udf("druid_cast_varchar")?,
         complex: functions.udf("druid_complex")?,
+        date: functions.udf("druid_date")?,
         zone,
     };
     let plan = plan.transform_up_with_subqueries(|node| {
@@ -57,6 +58,7 @@ struct Times<'a> {
     boolean: Arc<ScalarUDF>,
     text: Arc<ScalarUDF>,
     complex: Arc<ScalarUDF>,
+    date: Arc<ScalarUDF>,
     zone: &'a str,
 }
 
@@ -275,10 +277,11 @@ impl Times<'_> {
                         None => None,
                     };
                 }
-                let kind = kind(&case, schema);
+                let kind = chosen(&case, schema);
                 let case = Expr::Case(case);
                 match kind {
-                    Some(kind) => self.complex.call(vec![lit(kind), case]),
+                    Some(Chosen::Complex(kind)) => self.complex.call(vec![lit(kind), case]),
+                    Some(Chosen::Date) => self.date.call(vec![case]),
                     None => case,
                 }
             }
@@ -287,15 +290,21 @@ impl Times<'_> {
     }
 }
 
-/// The kind of COMPLEX values that a CASE chooses from, which its own type does not say.
-fn kind(case: &Case, schema: &DFSchema) -> Option<String> {
+/// What a CASE chooses from, where its own type does not say it.
+#[derive(PartialEq)]
+enum Chosen {
+    Complex(String),
+    Date,
+}
+
+fn chosen(case: &Case, schema: &DFSchema) -> Option<Chosen> {
     let results = case.when_then_expr.iter().map(|(_, then)| then);
     let mut kinds = results.chain(&case.else_expr).filter_map(|result| {
         let (_, field) = result.to_field(schema).ok()?;
         match column::of_field(&field) {
-            ColumnType::Complex(kind) => Some(Some(kind)),
+            ColumnType::Complex(kind) => Some(Some(Chosen::Complex(kind))),
             _ if *field.data_type() == DataType::Null => None,
-            _ => Some(None),
+            _ => Some(column::is_date(&field).then_some(Chosen::Date)),
         }
     });
     let first = kinds.next()??;

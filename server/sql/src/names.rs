@@ -7,7 +7,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr as Expression, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{
     Expr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
-    TableFactor, TableWithJoins, Visit, Visitor, visit_expressions,
+    TableFactor, TableWithJoins, Values, Visit, Visitor, visit_expressions,
 };
 use sqlparser::tokenizer::Span;
 
@@ -137,9 +137,34 @@ pub(crate) fn distinct(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// Gives the unnamed columns of tables that are queries their names.
 fn name_inner(query: &mut Query) {
     for table in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
-        name_table(&mut table.query);
+        match table.query.body.as_ref() {
+            SetExpr::Values(values) => place_names(&mut table.alias, width(values)),
+            _ => name_table(&mut table.query),
+        }
     }
     name_tables(&mut query.body);
+}
+
+/// True for VALUES without a SELECT around it.
+pub(crate) fn has_no_names(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Values(_) => true,
+        SetExpr::Query(query) => has_no_names(&query.body),
+        SetExpr::SetOperation { left, .. } => has_no_names(left),
+        _ => false,
+    }
+}
+
+/// Names the columns of VALUES by their places.
+pub(crate) fn by_place(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns().into_iter().enumerate();
+    let columns = columns.map(|(index, column)| Expression::Column(column).alias(format!("EXPR${index}")));
+    let columns: Vec<Expression> = columns.collect();
+    LogicalPlanBuilder::from(plan).project(columns)?.build()
+}
+
+fn width(values: &Values) -> usize {
+    values.rows.first().map_or(0, |row| row.len())
 }
 
 fn name_tables(body: &mut SetExpr) {
@@ -164,10 +189,7 @@ fn name_tables(body: &mut SetExpr) {
 fn name_factor(factor: &mut TableFactor) {
     match factor {
         TableFactor::Derived { subquery, alias, .. } => match subquery.body.as_ref() {
-            SetExpr::Values(values) => {
-                let count = values.rows.first().map_or(0, |row| row.len());
-                name_by_place(alias, count);
-            }
+            SetExpr::Values(values) => name_by_place(alias, width(values)),
             _ => name_table(subquery),
         },
         TableFactor::UNNEST {
@@ -191,6 +213,10 @@ fn name_by_place(alias: &mut Option<TableAlias>, count: usize) {
         columns: Vec::new(),
         at: None,
     });
+    place_names(alias, count);
+}
+
+fn place_names(alias: &mut TableAlias, count: usize) {
     if alias.columns.is_empty() {
         let names = (0..count).map(|index| Ident::with_quote('"', format!("EXPR${index}")));
         let columns = names.map(|name| TableAliasColumnDef {
@@ -291,23 +317,42 @@ pub(crate) fn relations(query: &Query) -> Vec<(Vec<String>, Span)> {
 
 #[derive(Default)]
 struct Relations {
-    /// Names that WITH clauses define, by the queries around.
-    with: Vec<Vec<String>>,
+    /// WITH clauses of the queries around.
+    with: Vec<With>,
     found: Vec<(Vec<String>, Span)>,
+}
+
+/// A WITH clause. A table of it sees those before it, and not itself.
+struct With {
+    names: Vec<String>,
+    queries: Vec<*const Query>,
+    /// How many of its tables are defined already.
+    seen: usize,
 }
 
 impl Visitor for Relations {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        let tables = query.with.iter().flat_map(|with| &with.cte_tables);
-        self.with
-            .push(tables.map(|table| table.alias.name.value.clone()).collect());
+        let tables = || query.with.iter().flat_map(|with| &with.cte_tables);
+        self.with.push(With {
+            names: tables().map(|table| table.alias.name.value.clone()).collect(),
+            queries: tables()
+                .map(|table| std::ptr::from_ref(table.query.as_ref()))
+                .collect(),
+            seen: 0,
+        });
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         self.with.pop();
+        if let Some(around) = self.with.last_mut()
+            && let Some(next) = around.queries.get(around.seen)
+            && std::ptr::eq(*next, query)
+        {
+            around.seen += 1;
+        }
         ControlFlow::Continue(())
     }
 
@@ -317,7 +362,10 @@ impl Visitor for Relations {
             let span = Span::new(first.span.start, last.span.end);
             let names: Vec<String> = idents.iter().map(|ident| ident.value.clone()).collect();
             let defined = match names.as_slice() {
-                [one] => self.with.iter().any(|names| names.contains(one)),
+                [one] => self
+                    .with
+                    .iter()
+                    .any(|with| with.names.iter().take(with.seen).any(|name| name == one)),
                 _ => false,
             };
             if !defined {

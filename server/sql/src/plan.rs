@@ -343,7 +343,11 @@ pub(crate) fn plan_parts(
         None => None,
     };
     let state = session(&context, engine, runtime)?;
-    let plan = logical_plan(*query, &place, &state, tables)?;
+    let nameless = names::has_no_names(&query.body);
+    let mut plan = logical_plan(*query, &place, &state, tables)?;
+    if nameless {
+        plan = names::by_place(plan).map_err(|error| planning(&error, place))?;
+    }
     let plan = names::distinct(plan).map_err(|error| planning(&error, place))?;
     let plan = match context.sql_outer_limit() {
         Some(limit) => LogicalPlanBuilder::from(plan)

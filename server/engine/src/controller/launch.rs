@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Span;
-use trilith_exchange::{BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics};
+use trilith_exchange::{
+    BucketStatistics, CutTarget, PartitionRange, cut_boundaries, merge_statistics, wanted_partitions,
+};
 use trilith_input::RANGE_BYTES_MIN;
 use trilith_proto::fault::Fault;
 use trilith_proto::id::{AttemptNumber, StageNumber, WorkOrderId, WorkerNumber};
@@ -329,9 +331,10 @@ impl Controller {
                 .collect()
         };
         let rows: u64 = statistics.iter().map(|bucket| bucket.rows).sum();
-        let (buckets, mut ranges) = tokio::task::spawn_blocking(move || {
+        let (buckets, wanted, mut ranges) = tokio::task::spawn_blocking(move || {
             let merged = merge_statistics(statistics);
-            (merged.len() as u64, cut_boundaries(&merged, target))
+            let wanted = wanted_partitions(&merged, target);
+            (merged.len() as u64, wanted, cut_boundaries(&merged, target))
         })
         .await
         .map_err(|error| Fault::unknown(error.to_string()))?;
@@ -344,7 +347,7 @@ impl Controller {
             .context
             .max_partitions()
             .unwrap_or(limits::PARTITIONS_MAX);
-        if ranges.len() as u64 > partitions_max {
+        if wanted.max(ranges.len() as u64) > partitions_max {
             return Err(Fault::too_many_partitions(partitions_max));
         }
         if stage.feeds_segments && rows == 0 {

@@ -3,6 +3,7 @@
 mod any;
 mod bits;
 mod collect;
+mod extreme;
 mod extremum;
 mod total;
 mod variance;
@@ -26,6 +27,7 @@ pub(crate) fn functions() -> Vec<Arc<AggregateUDF>> {
     own()
         .map(|aggregate| Arc::new(AggregateUDF::new_from_impl(aggregate)))
         .chain(total::functions())
+        .chain(extreme::functions())
         .collect()
 }
 
@@ -165,6 +167,10 @@ impl AggregateUDFImpl for Aggregate {
             return uncountable(self.name, &kind);
         }
         let field = Field::new(self.name, self.return_type(&types)?, true);
+        let date = fields.first().is_some_and(|first| column::is_date(first));
+        if date && matches!(field.data_type(), DataType::Timestamp(..)) {
+            return Ok(Arc::new(field.with_metadata(column::date_metadata())));
+        }
         Ok(Arc::new(match self.complex {
             Some(name) => field.with_metadata(complex_metadata(name(&types))),
             None => field,
