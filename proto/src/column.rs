@@ -83,6 +83,22 @@ fn inner<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 impl ColumnType {
+    /// The type that can hold values of both; none if there is none.
+    pub fn least_restrictive(&self, other: &ColumnType) -> Option<ColumnType> {
+        use ColumnType::{Array, Complex, Double, Float, Long, String};
+        let json = |name: &str| name == "json";
+        Some(match (self, other) {
+            (one, same) if one == same => one.clone(),
+            (Complex(name), _) | (_, Complex(name)) if json(name) => Complex(name.clone()),
+            (Complex(_), _) | (_, Complex(_)) => return None,
+            (Array(one), Array(two)) => Array(Box::new(one.least_restrictive(two)?)),
+            (Array(item), one) | (one, Array(item)) => Array(Box::new(item.least_restrictive(one)?)),
+            (String, _) | (_, String) => String,
+            (Long, number) | (number, Long) => number.clone(),
+            (Double | Float, Double | Float) => Double,
+        })
+    }
+
     /// Reads "string", "ARRAY<LONG>", "COMPLEX<json>", … in any case.
     pub fn parse(text: &str) -> Option<ColumnType> {
         let text = text.trim();

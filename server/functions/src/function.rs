@@ -37,6 +37,8 @@ pub(crate) struct Function {
     date: bool,
     /// The result is one of the arguments.
     chooses: bool,
+    /// The result is a DATE if the first argument is one.
+    keeps_date: bool,
     maps: bool,
     signature: Signature,
 }
@@ -150,6 +152,7 @@ impl Function {
             complex_named: None,
             date: false,
             chooses: false,
+            keeps_date: false,
             maps: false,
             signature: any_arguments(),
         }
@@ -185,12 +188,19 @@ impl Function {
         self
     }
 
-    /// The result is a DATE.
+    /// The result is one of the arguments.
     pub(crate) fn chooses(mut self) -> Function {
         self.chooses = true;
         self
     }
 
+    /// The result is a DATE if the first argument is one.
+    pub(crate) fn keeps_date(mut self) -> Function {
+        self.keeps_date = true;
+        self
+    }
+
+    /// The result is a DATE.
     pub(crate) fn date(mut self) -> Function {
         self.date = true;
         self
@@ -217,7 +227,9 @@ impl Function {
     }
 
     fn chooses_dates(&self, fields: &[FieldRef]) -> bool {
-        self.chooses && !fields.is_empty() && fields.iter().all(|field| column::is_date(field))
+        let first = fields.first().is_some_and(|field| column::is_date(field));
+        let all = fields.iter().all(|field| column::is_date(field));
+        first && (self.keeps_date || self.chooses && all)
     }
 
     fn run(&self, args: &Args) -> Result<ArrayRef> {

@@ -24,6 +24,7 @@ mod sketch;
 mod string;
 mod text;
 mod time;
+mod widen;
 mod zone;
 
 use std::collections::HashSet;
@@ -36,6 +37,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF
 pub use regexp::compile as java_pattern;
 pub use routines::{Routine, routines};
 pub use time::{illegal_timestamp, parse_interval, parse_timestamp, time_bucket};
+pub use widen::widened;
 pub use zone::is_time_zone;
 
 /// Scalar functions.

@@ -28,6 +28,10 @@ pub(crate) fn functions() -> Vec<Function> {
         Function::new("time_shift", (3, 4), returns_time, shift)
             .literals(&[1, 3])
             .check(check_period),
+        Function::new("druid_shift_date", (3, 4), returns_time, shift)
+            .literals(&[1, 3])
+            .check(check_period)
+            .keeps_date(),
         Function::new("time_extract", (2, 3), returns_long, extract)
             .literals(&[1, 2])
             .check(check_unit),

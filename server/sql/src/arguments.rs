@@ -28,10 +28,32 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
     }
     let least = match name {
         "TIME_SHIFT" | "TIMESTAMPADD" => 3,
-        "TIME_FLOOR" | "TIME_CEIL" | "DATE_TRUNC" | "TIME_IN_INTERVAL" | "TIME_EXTRACT" => 2,
-        "TIME_PARSE" | "TIME_FORMAT" | "EARLIEST" | "LATEST" => 1,
+        "TIME_FLOOR" | "TIME_CEIL" | "DATE_TRUNC" | "TIME_IN_INTERVAL" | "TIME_EXTRACT" | "NVL"
+        | "IFNULL" | "NULLIF" => 2,
+        "TIME_PARSE" | "TIME_FORMAT" | "EARLIEST" | "LATEST" | "COUNT" | "COALESCE" | "BIT_AND"
+        | "BIT_OR" | "BIT_XOR" => 1,
         _ => 0,
     };
+    let most = match name {
+        "NVL" | "IFNULL" | "NULLIF" => 2,
+        _ => usize::MAX,
+    };
+    if list.args.len() > most {
+        return Err(at(
+            format!("Invalid number of arguments to function '{name}'. Was expecting {most} arguments"),
+            span,
+        ));
+    }
+    let everything = |arg: &FunctionArg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+    if list.args.len() > 1 && list.args.iter().any(everything) {
+        return Err(at(format!("[{name}] takes either * or values, not both"), span));
+    }
+    if list.duplicate_treatment.is_some() && list.args.iter().any(everything) {
+        return Err(at(
+            format!("[{name}] of DISTINCT * is not supported; count the rows of a SELECT DISTINCT"),
+            span,
+        ));
+    }
     if list.args.len() < least {
         return Err(at(
             format!("Invalid number of arguments to function '{name}'. Was expecting {least} arguments"),

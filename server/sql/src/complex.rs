@@ -8,7 +8,9 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use trilith_proto::column::{self, ColumnType};
 
 /// Functions, by the beginning of their names, and the kinds that their arguments may be.
-const TAKERS: [(&str, &[&str]); 16] = [
+const TAKERS: [(&str, &[&str]); 18] = [
+    ("bloom_filter_test", &["bloom"]),
+    ("bloom_filter", &["bloom"]),
     ("hll_sketch_", &["HLLSketch"]),
     ("theta_sketch_", &["thetaSketch"]),
     ("ds_tuple_", &["arrayOfDoublesSketch"]),

@@ -83,7 +83,10 @@ fn shown(expr: &Expr) -> String {
         }
         Expr::ScalarFunction(call) => {
             let args: Vec<String> = call.args.iter().map(shown).collect();
-            format!("{}({})", call.func.name(), args.join(","))
+            match call.func.name().strip_prefix("druid_cast_") {
+                Some(name) => format!("CAST({} AS {})", args.join(","), name.to_uppercase()),
+                None => format!("{}({})", call.func.name(), args.join(",")),
+            }
         }
         Expr::Cast(cast) => shown(&cast.expr),
         other => other.human_display().to_string(),

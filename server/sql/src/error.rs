@@ -174,7 +174,6 @@ pub(crate) fn planning(error: &DataFusionError, find: impl Fn(&str) -> Option<Sp
 /// What to say of a function that Druid has in an extension which is not here.
 fn absent(name: &str) -> String {
     let instead = match name.to_ascii_lowercase().as_str() {
-        "bloom_filter" | "bloom_filter_test" => "; use IN or EXISTS with a subquery",
         "approx_quantile" | "approx_quantile_fixed_buckets" | "tdigest_quantile" | "spectator_percentile" => {
             "; use APPROX_QUANTILE_DS"
         }
@@ -230,9 +229,12 @@ fn druids_words(text: String) -> String {
 fn cannot_apply(text: &str) -> Option<String> {
     let operation = text
         .split_once("Cannot infer common argument type for comparison operation ")
-        .or_else(|| text.split_once("Cannot coerce arithmetic expression "))?
+        .or_else(|| text.split_once("Cannot coerce arithmetic expression "))
+        .or_else(|| text.split_once("Cannot infer common argument type for logical boolean operation "))
+        .or_else(|| text.split_once("Cannot get result type for temporal operation "))?
         .1;
-    let operation = operation.split(" to valid types").next()?.trim();
+    let operation = operation.split(" to valid types").next()?;
+    let operation = operation.split(": ").next()?.trim();
     let words: Vec<&str> = operation.split(' ').collect();
     let [left, operator, right] = words[..] else {
         return None;
@@ -240,6 +242,7 @@ fn cannot_apply(text: &str) -> Option<String> {
     let name = |word: &str| match word {
         "Boolean" => "BOOLEAN".to_owned(),
         "Binary" => "OTHER".to_owned(),
+        "Int32" => "INTEGER".to_owned(),
         word => word.to_owned(),
     };
     Some(format!(

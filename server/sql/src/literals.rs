@@ -220,6 +220,24 @@ impl Times<'_> {
                 })
             }
             Expr::InList(InList { expr, list, negated }) => {
+                // What depends on the row is compared one by one: a list would be taken for a constant.
+                if list.iter().any(|item| !item.column_refs().is_empty()) {
+                    let chain = list
+                        .into_iter()
+                        .map(|item| {
+                            let equal =
+                                Expr::BinaryExpr(BinaryExpr::new(expr.clone(), Operator::Eq, Box::new(item)));
+                            self.compared(equal, schema).map(|equal| equal.data)
+                        })
+                        .collect::<Result<Vec<_>>>()?
+                        .into_iter()
+                        .reduce(Expr::or);
+                    return Ok(Transformed::yes(match chain {
+                        Some(any) if negated => Expr::Not(Box::new(any)),
+                        Some(any) => any,
+                        None => lit(negated),
+                    }));
+                }
                 let list = if is_float(&expr) {
                     list.into_iter().map(float).collect()
                 } else if is_text(&expr) && list.iter().any(is_text) {
@@ -259,7 +277,21 @@ impl Times<'_> {
                 }
                 Expr::InSubquery(inside)
             }
+            Expr::Negative(inner) if times(&inner) || is_boolean(&inner) => {
+                let name = column::sql_type(&inner.to_field(schema)?.1);
+                return plan_err!("Cannot apply '-' to arguments of type '-<{name}>'");
+            }
             Expr::Case(mut case) => {
+                if case.expr.is_none() {
+                    for (when, _) in &case.when_then_expr {
+                        if !matches!(of(when), DataType::Boolean | DataType::Null) {
+                            let name = column::sql_type(&when.to_field(schema)?.1);
+                            return plan_err!(
+                                "Expected a boolean type behind WHEN, not [{when}] of type {name}; compare it with a value"
+                            );
+                        }
+                    }
+                }
                 let results = || {
                     case.when_then_expr
                         .iter()

@@ -18,7 +18,7 @@ use crate::error::{at, validation};
 use crate::intervals::{self, Step};
 use crate::parameters;
 use crate::parameters::Bound;
-use crate::syntax::SYMMETRIC;
+use crate::syntax::{DISTINCT, NOT_DISTINCT, SYMMETRIC};
 use crate::windows;
 
 /// Rewrites every expression of a query.
@@ -141,6 +141,26 @@ fn first_value(args: &mut Vec<FunctionArg>) -> Option<Expr> {
     Some(case(conditions.collect(), last))
 }
 
+/// What [`syntax::distinct_from`] marked.
+fn distinct(left: &mut Expr, right: &mut Expr) -> Option<Expr> {
+    let Expr::Function(function) = right else {
+        return None;
+    };
+    let name = function.name.to_string();
+    let FunctionArguments::List(list) = &mut function.args else {
+        return None;
+    };
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(other))) = list.args.first_mut() else {
+        return None;
+    };
+    let (left, right) = (Box::new(take(left)), Box::new(take(other)));
+    match name.as_str() {
+        DISTINCT => Some(Expr::IsDistinctFrom(left, right)),
+        NOT_DISTINCT => Some(Expr::IsNotDistinctFrom(left, right)),
+        _ => None,
+    }
+}
+
 /// Between the smaller and the larger of two bounds, if the query says so.
 fn symmetric(inner: &Expr, negated: bool, low: &mut Expr, high: &Expr) -> Option<Expr> {
     let Expr::Function(function) = low else {
@@ -246,6 +266,17 @@ impl Rewriter<'_> {
             } => {
                 return Err(at(
                     format!("A cast by two colons is not supported; write CAST({inner} AS {data_type})"),
+                    inner.span(),
+                ));
+            }
+            Expr::Struct { .. } => {
+                return Err(validation(
+                    "No match found for function signature STRUCT; use JSON_OBJECT for values with names",
+                ));
+            }
+            Expr::Overlay { expr: inner, .. } => {
+                return Err(at(
+                    "No match found for function signature OVERLAY; use SUBSTRING and CONCAT",
                     inner.span(),
                 ));
             }
@@ -379,6 +410,7 @@ impl Rewriter<'_> {
     ) -> Result<Option<Expr>, ApiError> {
         let sign = match op {
             BinaryOperator::StringConcat => return Ok(Some(call("concat", vec![take(left), take(right)]))),
+            BinaryOperator::Spaceship => return Ok(distinct(left, right)),
             BinaryOperator::Plus => 1,
             BinaryOperator::Minus => -1,
             _ => return Ok(None),
@@ -390,16 +422,22 @@ impl Rewriter<'_> {
             return Ok(None);
         };
         let step = intervals::read(interval)?;
-        let (period, zone) = match step {
-            Step::Months(months) => (format!("P{}M", months.abs()), self.zone.as_str()),
+        let (period, zone, whole_days) = match step {
+            Step::Months(months) => (format!("P{}M", months.abs()), self.zone.as_str(), true),
             Step::Millis(millis) => {
                 let millis = millis.abs();
-                (format!("PT{}.{:03}S", millis / 1_000, millis % 1_000), "UTC")
+                let period = format!("PT{}.{:03}S", millis / 1_000, millis % 1_000);
+                (period, "UTC", millis % 86_400_000 == 0)
             }
         };
         let steps = number(sign * step.signum());
         Ok(Some(call(
-            "time_shift",
+            // A DATE and days is a DATE.
+            if whole_days {
+                "druid_shift_date"
+            } else {
+                "time_shift"
+            },
             vec![take(left), text(&period), steps, text(zone)],
         )))
     }
@@ -529,14 +567,8 @@ impl Rewriter<'_> {
                 "COUNT(DISTINCT …) takes one column; count the rows of a SELECT DISTINCT instead",
             ));
         }
-        if list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
-            && self.approximate
-            && function.over.is_none()
-            && NEVER_DISTINCT.contains(&name.as_str())
-        {
-            return Err(validation(format!(
-                "Aggregation [{name}] with DISTINCT is not supported; aggregate the rows of a SELECT DISTINCT, or set useApproximateCountDistinct to false"
-            )));
+        if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) && function.over.is_none() {
+            check_distinct(&name, self.approximate)?;
         }
         if matches!(name.as_str(), "COALESCE" | "NVL" | "IFNULL")
             && let Some(first) = first_value(&mut list.args)
@@ -636,8 +668,32 @@ impl Rewriter<'_> {
     }
 }
 
-/// Aggregates for which DISTINCT needs a plan that exact counts have.
-const NEVER_DISTINCT: [&str; 2] = ["SUM", "AVG"];
+/// Whether an aggregate takes each value once.
+fn check_distinct(name: &str, approximate: bool) -> Result<(), ApiError> {
+    if matches!(
+        name,
+        "COUNT" | "ARRAY_AGG" | "ARRAY_CONCAT_AGG" | "STRING_AGG" | "LISTAGG"
+    ) || !trilith_functions::routines()
+        .iter()
+        .any(|routine| routine.aggregate && routine.name == name)
+    {
+        return Ok(());
+    }
+    if approximate {
+        return Err(validation(format!(
+            "Aggregation [{name}] with DISTINCT is not supported when useApproximateCountDistinct is enabled. Run with \
+             disabling it."
+        )));
+    }
+    // Only these have a plan that finds each value once.
+    match name {
+        "SUM" | "AVG" | "MIN" | "MAX" => Ok(()),
+        _ => Err(validation(format!(
+            "Aggregation [{name}] does not take DISTINCT; aggregate the rows of a SELECT DISTINCT"
+        ))),
+    }
+}
+
 /// Units of TIMESTAMPADD and TIMESTAMPDIFF; an S may follow.
 const UNITS: [&str; 8] = [
     "SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR",

@@ -66,7 +66,30 @@ impl Tokens {
                 token
             })
             .collect();
-        Ok(Tokens { tokens, at: 0 })
+        let tokens = Tokens { tokens, at: 0 };
+        tokens.refuse_own_names()?;
+        Ok(tokens)
+    }
+
+    /// Functions of our own are no part of the language.
+    fn refuse_own_names(&self) -> Result<(), ApiError> {
+        for two in self.tokens.windows(2) {
+            let [name, next] = two else { continue };
+            if next.token == Token::LParen
+                && let Token::Word(word) = &name.token
+                && word
+                    .value
+                    .get(..6)
+                    .is_some_and(|start| start.eq_ignore_ascii_case("druid_"))
+            {
+                let shown = word.value.to_uppercase();
+                return Err(at(
+                    format!("No match found for function signature {shown}"),
+                    name.span,
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn from(tokens: Vec<TokenWithSpan>) -> Tokens {
@@ -186,7 +209,8 @@ pub(crate) fn parse(sql: &str) -> Result<Parts, ApiError> {
         });
     }
     let (body, externs) = extern_call::take(body, first_parameter)?;
-    let query = query(syntax::betweens(syntax::calls(body)?))?;
+    let body = syntax::distinct_from(syntax::betweens(syntax::calls(body)?));
+    let query = query(body)?;
     Ok(Parts {
         settings,
         explain,

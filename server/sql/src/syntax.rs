@@ -59,6 +59,133 @@ pub(crate) fn calls(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Ap
     Ok(out)
 }
 
+/// Marks what stands for IS DISTINCT FROM and IS NOT DISTINCT FROM until the query is read.
+pub(crate) const DISTINCT: &str = "druid_distinct";
+pub(crate) const NOT_DISTINCT: &str = "druid_not_distinct";
+
+/// x IS DISTINCT FROM y AND z → x <=> druid_distinct(y) AND z: the parser would take all that follows for y.
+pub(crate) fn distinct_from(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut rest = tokens.as_slice();
+    while let Some((token, after)) = rest.split_first() {
+        out.push(token.clone());
+        rest = after;
+        let before = |places: usize, name: &str| {
+            let place = out.len().checked_sub(places + 1).and_then(|place| out.get(place));
+            place.is_some_and(|token| is_word(&token.token, name))
+        };
+        let compares = before(0, "FROM")
+            && before(1, "DISTINCT")
+            && (before(2, "IS") || before(2, "NOT") && before(3, "IS"));
+        if !compares {
+            continue;
+        }
+        let end = operand(after);
+        if end == 0 {
+            continue;
+        }
+        let mark = match before(2, "NOT") {
+            true => NOT_DISTINCT,
+            false => DISTINCT,
+        };
+        let words = if mark == NOT_DISTINCT { 4 } else { 3 };
+        out.truncate(out.len() - words);
+        out.push(token_at(token, Token::Spaceship));
+        out.push(token_at(token, word(mark)));
+        out.push(token_at(token, Token::LParen));
+        out.extend(distinct_from(after[..end].to_vec()));
+        out.push(token_at(&after[end - 1], Token::RParen));
+        rest = &after[end..];
+    }
+    out
+}
+
+/// How many tokens an operand of a comparison has.
+fn operand(tokens: &[TokenWithSpan]) -> usize {
+    const ENDS: [&str; 36] = [
+        "AND",
+        "OR",
+        "IS",
+        "NOT",
+        "IN",
+        "LIKE",
+        "BETWEEN",
+        "THEN",
+        "ELSE",
+        "WHEN",
+        "END",
+        "AS",
+        "FROM",
+        "WHERE",
+        "GROUP",
+        "HAVING",
+        "ORDER",
+        "LIMIT",
+        "OFFSET",
+        "FETCH",
+        "UNION",
+        "EXCEPT",
+        "INTERSECT",
+        "WINDOW",
+        "PARTITIONED",
+        "CLUSTERED",
+        "JOIN",
+        "INNER",
+        "FULL",
+        "CROSS",
+        "ASC",
+        "DESC",
+        "NULLS",
+        "ROWS",
+        "RANGE",
+        "NATURAL",
+    ];
+    let mut depth = 0_usize;
+    let mut cases = 0_usize;
+    for (index, token) in tokens.iter().enumerate() {
+        let opens = tokens
+            .get(index + 1)
+            .is_some_and(|next| next.token == Token::LParen);
+        match &token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket if depth == 0 => return index,
+            Token::RParen | Token::RBracket => depth -= 1,
+            _ if depth > 0 => {}
+            word if is_word(word, "CASE") => cases += 1,
+            word if cases > 0 => cases -= usize::from(is_word(word, "END")),
+            Token::Comma
+            | Token::SemiColon
+            | Token::Eq
+            | Token::Neq
+            | Token::Lt
+            | Token::Gt
+            | Token::LtEq
+            | Token::GtEq => return index,
+            word @ Token::Word(_) => {
+                // LEFT and RIGHT are functions as well.
+                let joins = !opens && (is_word(word, "LEFT") || is_word(word, "RIGHT"));
+                if joins || ENDS.iter().any(|end| is_word(word, end)) {
+                    return index;
+                }
+                // A name behind a finished operand is an alias.
+                let finished = index
+                    .checked_sub(1)
+                    .and_then(|before| tokens.get(before))
+                    .is_some_and(|before| match &before.token {
+                        Token::RParen | Token::RBracket => true,
+                        Token::Word(word) => word.keyword == Keyword::NoKeyword || word.quote_style.is_some(),
+                        _ => false,
+                    });
+                if finished {
+                    return index;
+                }
+            }
+            _ => {}
+        }
+    }
+    tokens.len()
+}
+
 /// Marks the function that stands for BETWEEN SYMMETRIC until the query is read.
 pub(crate) const SYMMETRIC: &str = "druid_symmetric";
 

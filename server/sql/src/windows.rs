@@ -4,26 +4,28 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, GroupByExpr, NamedWindowExpr, Query, Select, SelectItem, Value, Visit, VisitMut,
-    Visitor, VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowType, visit_expressions,
+    FunctionArguments, GroupByExpr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SelectItem,
+    Value, Visit, VisitMut, Visitor, VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec,
+    WindowType, visit_expressions,
 };
+use trilith_functions::{Routine, routines};
 use trilith_proto::error::ApiError;
 
 use crate::error::{at, validation};
 use crate::relations::null_order;
 
-/// Functions that need OVER.
-const WINDOW_ONLY: [&str; 10] = [
-    "ROW_NUMBER",
-    "RANK",
-    "DENSE_RANK",
-    "PERCENT_RANK",
-    "CUME_DIST",
-    "NTILE",
-    "LAG",
-    "LEAD",
-    "FIRST_VALUE",
-    "LAST_VALUE",
+/// Functions that need OVER, with the fewest and most of their arguments.
+const WINDOW_ONLY: [(&str, usize, usize); 10] = [
+    ("ROW_NUMBER", 0, 0),
+    ("RANK", 0, 0),
+    ("DENSE_RANK", 0, 0),
+    ("PERCENT_RANK", 0, 0),
+    ("CUME_DIST", 0, 0),
+    ("NTILE", 1, 1),
+    ("LAG", 1, 2),
+    ("LEAD", 1, 2),
+    ("FIRST_VALUE", 1, 1),
+    ("LAST_VALUE", 1, 1),
 ];
 
 /// Checks a call, with or without OVER. `name` is in upper case.
@@ -43,14 +45,37 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
             "ORDER BY inside [{name}] is not supported: an aggregate takes its values in any order"
         )));
     }
+    let only = WINDOW_ONLY.iter().find(|(known, ..)| *known == name);
     let Some(over) = &function.over else {
-        if WINDOW_ONLY.contains(&name) {
+        if only.is_some() {
             return Err(wrong(format!(
                 "OVER clause is necessary for window function [{name}]"
             )));
         }
         return Ok(());
     };
+    match only {
+        Some((_, least, most)) => {
+            let count = match &function.args {
+                FunctionArguments::List(list) => list.args.len(),
+                _ => 0,
+            };
+            if count < *least || count > *most {
+                let expected = if count < *least { least } else { most };
+                return Err(wrong(format!(
+                    "Invalid number of arguments to function '{name}'. Was expecting {expected} arguments"
+                )));
+            }
+        }
+        None => {
+            let scalar = |routine: &Routine| routine.name == name && !routine.aggregate;
+            if name == "GROUPING" || routines().iter().any(scalar) {
+                return Err(wrong(format!(
+                    "OVER must be applied to an aggregate or window function, not to [{name}]"
+                )));
+            }
+        }
+    }
     if let FunctionArguments::List(list) = &function.args
         && list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
     {
@@ -67,10 +92,10 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
         && let Some(arg) = place.and_then(|place| list.args.get(place))
     {
         let literal = matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))
-            if matches!(value.value, Value::Number(..) | Value::Placeholder(_)));
+            if is_count(&value.value, name == "NTILE") || matches!(value.value, Value::Placeholder(_)));
         if !literal {
             return Err(wrong(format!(
-                "Window function [{name}] needs a literal number, not [{arg}]"
+                "Window function [{name}] needs a whole literal number, not [{arg}]"
             )));
         }
     }
@@ -157,8 +182,106 @@ fn computed(select: &Select) -> Vec<&str> {
         .collect()
 }
 
+fn is_count(value: &Value, positive: bool) -> bool {
+    match value {
+        Value::Number(number, _) => number.parse::<u64>().is_ok_and(|count| count > 0 || !positive),
+        _ => false,
+    }
+}
+
+/// Writes out what windows take over from those that they name: `(w ORDER BY x)`, `w2 AS (w)`.
+struct Named {
+    windows: Vec<(Ident, WindowSpec)>,
+    depth: usize,
+}
+
+impl Named {
+    fn of(select: &mut Select) -> Result<(), ApiError> {
+        let mut named = Named {
+            windows: Vec::with_capacity(select.named_window.len()),
+            depth: 0,
+        };
+        // A window may name those before it.
+        for NamedWindowDefinition(name, window) in &mut select.named_window {
+            let spec = match window {
+                NamedWindowExpr::NamedWindow(other) => named.find(other)?.clone(),
+                NamedWindowExpr::WindowSpec(spec) => {
+                    named.complete(spec)?;
+                    spec.clone()
+                }
+            };
+            *window = NamedWindowExpr::WindowSpec(spec.clone());
+            named.windows.push((name.clone(), spec));
+        }
+        match VisitMut::visit(select, &mut named) {
+            ControlFlow::Break(error) => Err(error),
+            ControlFlow::Continue(()) => Ok(()),
+        }
+    }
+
+    fn find(&self, name: &Ident) -> Result<&WindowSpec, ApiError> {
+        let known = self.windows.iter().find(|(known, _)| known.value == name.value);
+        known
+            .map(|(_, spec)| spec)
+            .ok_or_else(|| at(format!("Window '{}' not found", name.value), name.span))
+    }
+
+    fn complete(&self, spec: &mut WindowSpec) -> Result<(), ApiError> {
+        let Some(name) = spec.window_name.take() else {
+            return Ok(());
+        };
+        let base = self.find(&name)?;
+        let twice = match (&base.window_frame, &spec.window_frame) {
+            _ if !spec.partition_by.is_empty() => Some("PARTITION BY"),
+            _ if !spec.order_by.is_empty() && !base.order_by.is_empty() => Some("ORDER BY"),
+            (Some(_), Some(_)) => Some("a frame"),
+            _ => None,
+        };
+        if let Some(what) = twice {
+            let name = name.value.clone();
+            return Err(validation(format!(
+                "A window that is based on [{name}] cannot have {what}: that is said by [{name}]"
+            )));
+        }
+        spec.partition_by.clone_from(&base.partition_by);
+        if spec.order_by.is_empty() {
+            spec.order_by.clone_from(&base.order_by);
+        }
+        if spec.window_frame.is_none() {
+            spec.window_frame.clone_from(&base.window_frame);
+        }
+        Ok(())
+    }
+}
+
+impl VisitorMut for Named {
+    type Break = ApiError;
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<ApiError> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<ApiError> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<ApiError> {
+        if self.depth == 0
+            && let Expr::Function(function) = expr
+            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+            && let Err(error) = self.complete(spec)
+        {
+            return ControlFlow::Break(error);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Checks the conditions and keys of a SELECT and the frames of its WINDOW, and writes frames out.
 pub(crate) fn check_select(select: &mut Select) -> Result<(), ApiError> {
+    Named::of(select)?;
     let _all: ControlFlow<()> = VisitMut::visit(select, &mut Complete);
     for window in &mut select.named_window {
         if let NamedWindowExpr::WindowSpec(spec) = &mut window.1
@@ -242,11 +365,10 @@ fn check_frame(frame: &WindowFrame) -> Result<(), ApiError> {
                 "Window frames with RANGE and the bound [{bound}] are not supported: RANGE takes UNBOUNDED and CURRENT ROW; use ROWS"
             )));
         }
-        let literal =
-            matches!(distance.as_ref(), Expr::Value(value) if matches!(value.value, Value::Number(..)));
+        let literal = matches!(distance.as_ref(), Expr::Value(value) if is_count(&value.value, false));
         if !literal {
             return Err(validation(format!(
-                "Window frames need literal numbers as bounds, not [{distance}]"
+                "Window frames need whole literal numbers as bounds, not [{distance}]"
             )));
         }
     }

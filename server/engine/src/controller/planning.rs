@@ -110,7 +110,7 @@ fn segments(
 ) -> Result<Destination, ApiError> {
     let schema = physical.schema();
     let visible = schema.fields().len().saturating_sub(ingest.hidden_columns);
-    let columns: Vec<(usize, String)> = (0..visible)
+    let mut columns: Vec<(usize, String)> = (0..visible)
         .filter(|index| Some(*index) != ingest.time_column)
         .map(|index| {
             (
@@ -137,6 +137,12 @@ fn segments(
         .as_ref()
         .map(|rollup| rollup.metrics.clone())
         .unwrap_or_default();
+    // Dimensions in the order that the rows have, then metrics.
+    columns.sort_by_key(|(index, name)| {
+        let metric = metrics.iter().any(|(metric, _)| metric == name);
+        let place = order.iter().position(|key| key.column == *index);
+        (metric, place.unwrap_or(usize::MAX))
+    });
     let query_granularity = ingest
         .rollup
         .as_ref()
@@ -195,18 +201,10 @@ fn segment_order(ingest: &Ingest, cluster: &[SortKey]) -> Vec<SortKey> {
 /// How segments are generated, in Druid's words.
 fn processor_json(ingest: &Ingest, planned: &Planned, sink: &SegmentSink, max_workers: u32) -> Value {
     let is_metric = |name: &str| sink.metrics.iter().any(|(metric, _)| metric == name);
-    let clustered = |name: &&(usize, String)| {
-        ingest
-            .clustered_by
-            .iter()
-            .position(|key| key.column == name.0)
-            .unwrap_or(usize::MAX)
-    };
-    let mut ordered: Vec<&(usize, String)> =
-        sink.columns.iter().filter(|(_, name)| !is_metric(name)).collect();
-    ordered.sort_by_key(clustered);
-    let dimensions: Vec<Value> = ordered
+    let dimensions: Vec<Value> = sink
+        .columns
         .iter()
+        .filter(|(_, name)| !is_metric(name))
         .map(|(index, name)| {
             let column_type = planned.columns.get(*index).map(|column| &column.column_type);
             let text = match column_type {

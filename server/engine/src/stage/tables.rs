@@ -1,6 +1,7 @@
 //! Tables that the planner sees: EXTERN and datasources.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -98,15 +99,25 @@ impl SegmentTable {
     }
 }
 
-/// `__time`, then every column in the order of its first appearance; the newest segment gives the type.
+/// `__time`, then every column in the order of its first appearance, from the newest segment on. A column has the type
+/// that can hold its values in all segments; where there is none, that of the newest.
 pub(crate) fn columns(segments: &[SegmentSlice]) -> Vec<(String, column::ColumnType)> {
     let mut columns = vec![("__time".to_owned(), column::ColumnType::Long)];
-    let mut known = HashSet::from(["__time"]);
+    let mut places = HashMap::from([("__time", 0)]);
     let mut ordered: Vec<&SegmentSlice> = segments.iter().collect();
     ordered.sort_by(|a, b| b.record.version.cmp(&a.record.version));
     for (name, column_type) in ordered.iter().flat_map(|slice| &slice.record.columns) {
-        if known.insert(name) {
-            columns.push((name.clone(), column_type.clone()));
+        match places.entry(name) {
+            Entry::Vacant(place) => {
+                place.insert(columns.len());
+                columns.push((name.clone(), column_type.clone()));
+            }
+            Entry::Occupied(place) => {
+                let (_, known) = &mut columns[*place.get()];
+                if let Some(both) = known.least_restrictive(column_type) {
+                    *known = both;
+                }
+            }
         }
     }
     columns

@@ -1,5 +1,6 @@
-//! Sketches of Apache DataSketches: COMPLEX columns of their serialized bytes.
+//! Sketches of Apache DataSketches, and Hive's bloom filters: COMPLEX columns of their serialized bytes.
 
+mod bloom;
 mod hll;
 mod quantiles;
 mod theta;
@@ -23,6 +24,7 @@ pub(crate) fn aggregates() -> Vec<Aggregate> {
         theta::aggregates(),
         quantiles::aggregates(),
         tuple::aggregates(),
+        bloom::aggregates(),
     ]
     .into_iter()
     .flatten()
@@ -35,6 +37,7 @@ pub(crate) fn functions() -> Vec<Function> {
         theta::functions(),
         quantiles::functions(),
         tuple::functions(),
+        bloom::functions(),
     ]
     .into_iter()
     .flatten()

@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod arrays;
+mod bloom;
 mod json;
 mod multi_values;
 mod numbers;
