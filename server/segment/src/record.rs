@@ -50,6 +50,9 @@ pub struct Layout {
     pub aggregators: Vec<String>,
     /// Of a rollup: "DAY", "NONE".
     pub query_granularity: Option<String>,
+    /// JSON of Druid's `lastCompactionState`, if the statement had it stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compaction_state: Option<String>,
 }
 
 impl SegmentRecord {

@@ -1,5 +1,6 @@
 //! Sketches and other COMPLEX values: only the functions of their kind take them.
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, plan_err};
 use datafusion::error::Result;
@@ -101,9 +102,107 @@ fn check_operands(operator: &str, operands: [&Expr; 2], schema: &DFSchema) -> Re
     plan_err!("Cannot apply '{operator}' to arguments of type '<{left}> {operator} <{right}>'")
 }
 
+/// Functions of texts, numbers and times, which take no arrays.
+const PLAIN: [&str; 69] = [
+    "abs",
+    "acos",
+    "asin",
+    "atan",
+    "atan2",
+    "bitwise_and",
+    "bitwise_complement",
+    "bitwise_convert_double_to_long_bits",
+    "bitwise_convert_long_bits_to_double",
+    "bitwise_or",
+    "bitwise_shift_left",
+    "bitwise_shift_right",
+    "bitwise_xor",
+    "btrim",
+    "ceil",
+    "char_length",
+    "contains_string",
+    "cos",
+    "cot",
+    "date_trunc",
+    "decode_base64_utf8",
+    "degrees",
+    "div",
+    "exp",
+    "floor",
+    "human_readable_binary_byte_format",
+    "human_readable_decimal_byte_format",
+    "human_readable_decimal_format",
+    "icontains_string",
+    "ipv4_match",
+    "ipv4_parse",
+    "ipv4_stringify",
+    "ipv6_match",
+    "left",
+    "ln",
+    "log10",
+    "lower",
+    "lpad",
+    "ltrim",
+    "max",
+    "millis_to_timestamp",
+    "min",
+    "mod",
+    "parse_long",
+    "position",
+    "power",
+    "radians",
+    "regexp_extract",
+    "regexp_like",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "round",
+    "rpad",
+    "rtrim",
+    "safe_divide",
+    "sin",
+    "sqrt",
+    "strlen",
+    "strpos",
+    "substring",
+    "tan",
+    "textcat",
+    "time_ceil",
+    "time_extract",
+    "time_floor",
+    "upper",
+];
+/// Aggregates of numbers, which take no times and no booleans.
+const OF_NUMBERS: [&str; 6] = ["sum", "avg", "var_pop", "var_samp", "stddev_pop", "stddev_samp"];
+
 fn check_call(name: &str, args: &[Expr], schema: &DFSchema) -> Result<()> {
     if CARRIERS.contains(&name) {
         return Ok(());
+    }
+    let of = |arg: &Expr| arg.get_type(schema).unwrap_or(DataType::Null);
+    let array = |arg: &Expr| matches!(of(arg), DataType::List(_));
+    let no_number = |arg: &Expr| matches!(of(arg), DataType::Timestamp(..) | DataType::Boolean);
+    if PLAIN.contains(&name) && args.iter().any(array)
+        || OF_NUMBERS.contains(&name) && args.iter().any(|arg| array(arg) || no_number(arg))
+    {
+        return refused(name, args, schema);
+    }
+    // A sketch is asked for, and there is none.
+    let sketch = [
+        "hll_sketch_",
+        "theta_sketch_",
+        "ds_tuple_",
+        "ds_get_",
+        "ds_histogram",
+        "ds_cdf",
+        "ds_rank",
+        "ds_quantile_",
+    ];
+    let asks = sketch.iter().any(|start| name.starts_with(start)) && name != "ds_tuple_doubles";
+    if asks && args.iter().all(|arg| is_plain(&of(arg))) {
+        return refused(name, args, schema);
     }
     let kinds: Vec<Option<String>> = args.iter().map(|arg| kind(arg, schema)).collect();
     if kinds.iter().all(Option::is_none) {
@@ -118,6 +217,14 @@ fn check_call(name: &str, args: &[Expr], schema: &DFSchema) -> Result<()> {
     if kinds.iter().flatten().all(|kind| fits(kind)) {
         return Ok(());
     }
+    refused(name, args, schema)
+}
+
+fn is_plain(data_type: &DataType) -> bool {
+    !matches!(data_type, DataType::Binary | DataType::Null)
+}
+
+fn refused(name: &str, args: &[Expr], schema: &DFSchema) -> Result<()> {
     let name = match name {
         "druid_count_distinct" => "COUNT".to_owned(),
         name => name.to_uppercase(),

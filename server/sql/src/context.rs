@@ -352,6 +352,16 @@ impl QueryContext {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// `storeCompactionState`.
+    pub fn store_compaction_state(&self) -> bool {
+        self.boolean("storeCompactionState", false)
+    }
+
+    /// `indexSpec`, if given.
+    pub fn index_spec(&self) -> Option<&Value> {
+        self.map.get("indexSpec").filter(|value| value.is_object())
+    }
+
     /// `rowsPerSegment`.
     pub fn rows_per_segment(&self) -> u64 {
         self.integer("rowsPerSegment", 3_000_000) as u64

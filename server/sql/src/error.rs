@@ -89,7 +89,17 @@ pub(crate) fn parse_error(error: &ParserError, last: Option<&TokenWithSpan>) -> 
             let end_column = place.column + length - 1;
             unexpected(found, expected, Position { end_column, ..place })
         }
-        None => ApiError::sql(message, Some(place)),
+        None => match between(&message, "No infix parser for token Word(Word { value: \"", "\"") {
+            Some(word) => {
+                let end_column = place.column + word.chars().count().max(1) as u64 - 1;
+                unexpected(
+                    &word,
+                    "an operator, AS, a comma or the end",
+                    Position { end_column, ..place },
+                )
+            }
+            None => ApiError::sql(message, Some(place)),
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use trilith_proto::timed;
 use crate::context::QueryContext;
 use crate::error::{at, validation};
 use crate::names::{Names, has_no_names, outer_select};
-use crate::partitioning::overwrite_intervals;
+use crate::partitioning::{overwrite_intervals, with_quotes};
 use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup, SqlParameter};
 use crate::statement::{Overwrite, Target};
 use crate::stored;
@@ -37,6 +37,8 @@ pub(crate) struct Draft {
     /// Columns that ARRAY_TO_MV makes.
     from_arrays: Vec<String>,
     hidden: usize,
+    /// Keys that are expressions, as the statement has them.
+    written: Vec<Option<String>>,
 }
 
 enum Key {
@@ -101,6 +103,7 @@ pub(crate) fn draft(
         query_granularity: None,
         from_arrays: from_arrays(query),
         hidden: 0,
+        written: Vec::new(),
     };
     draft.rollup(query, context);
     draft.keys(query, clustered_by)?;
@@ -284,6 +287,15 @@ impl Draft {
         })
     }
 
+    /// Keeps how the keys that are expressions were written.
+    pub(crate) fn keys_as_written(&mut self, clustered_by: &[OrderByExpr]) {
+        let written = clustered_by.iter().map(|key| match &key.expr {
+            Expr::Identifier(_) | Expr::Value(_) => None,
+            expr => Some(with_quotes(expr)),
+        });
+        self.written = written.collect();
+    }
+
     /// Columns of the query that are not stored.
     pub(crate) fn hidden(&self) -> usize {
         self.hidden
@@ -308,8 +320,8 @@ impl Draft {
                     Some(DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Timestamp(_, _))
                 );
                 let is_null = types.get(index) == Some(&DataType::Null);
-                if !is_time && !is_null {
-                    let sql_type = &columns[index].sql_type;
+                let sql_type = &columns[index].sql_type;
+                if !is_time && !is_null || sql_type == "DATE" {
                     return Err(validation(format!(
                         "Field[__time] was the wrong type[{sql_type}], expected TIMESTAMP"
                     )));
@@ -354,7 +366,16 @@ impl Draft {
                 ));
             }
             let output_name = columns.get(column).map(|column| column.name.clone());
-            clustered_by.push(ClusterKey { column, output_name });
+            let written = match (self.written.get(place), &output_name) {
+                (Some(Some(written)), _) => written.clone(),
+                (_, Some(name)) => name.clone(),
+                _ => String::new(),
+            };
+            clustered_by.push(ClusterKey {
+                column,
+                output_name,
+                written,
+            });
         }
         let rollup = self.rolls_up.then(|| Rollup {
             metrics: self
@@ -448,7 +469,7 @@ fn kept_combinable(function: &mut sqlparser::ast::Function) -> Option<&'static s
     let (builder, combine) = match function.name.to_string().to_ascii_lowercase().as_str() {
         "ds_hll" | "approx_count_distinct_ds_hll" => ("ds_hll", "HLLSketchMerge"),
         "approx_count_distinct" | "approx_count_distinct_builtin" | "druid_count_distinct" => {
-            ("ds_hll", "HLLSketchMerge")
+            ("druid_hyper_unique_kept", "hyperUnique")
         }
         "ds_theta" | "approx_count_distinct_ds_theta" => ("ds_theta", "thetaSketch"),
         "ds_quantiles_sketch" => ("ds_quantiles_sketch", "quantilesDoublesSketch"),

@@ -1,7 +1,11 @@
 //! PARTITIONED BY, CLUSTERED BY and OVERWRITE WHERE.
 
+use std::ops::ControlFlow;
+
 use serde_json::Value as Json;
-use sqlparser::ast::{BinaryOperator, Expr, OrderByExpr, UnaryOperator, Value, ValueWithSpan};
+use sqlparser::ast::{
+    BinaryOperator, Expr, OrderByExpr, UnaryOperator, Value, ValueWithSpan, visit_expressions_mut,
+};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -11,6 +15,7 @@ use trilith_proto::interval::{ETERNITY, Granularity, Interval, parse_instant};
 use crate::error::{parse_error, validation};
 use crate::ingest::not_positive;
 use crate::plan::SqlParameter;
+use crate::relations::null_order;
 use crate::rewrite::timestamp_literal;
 use crate::statement::{Tokens, misplaced};
 
@@ -54,6 +59,7 @@ pub(crate) fn tail(
     if rest.token != Token::EOF {
         return Err(misplaced(&rest, "<EOF>"));
     }
+    null_order(&keys)?;
     for key in &keys {
         if key.options.asc == Some(false) {
             return Err(validation(format!(
@@ -79,6 +85,20 @@ fn quoted(expr: &Expr) -> String {
         Expr::Identifier(name) => format!("`{}`", name.value),
         other => other.to_string(),
     }
+}
+
+/// An expression with all names in double quotes, as EXPLAIN shows it.
+pub(crate) fn with_quotes(expr: &Expr) -> String {
+    let mut expr = expr.clone();
+    let _all: ControlFlow<()> = visit_expressions_mut(&mut expr, |expr| {
+        match expr {
+            Expr::Identifier(name) => name.quote_style = Some('"'),
+            Expr::CompoundIdentifier(names) => names.iter_mut().for_each(|name| name.quote_style = Some('"')),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    expr.to_string()
 }
 
 fn invalid(text: &str) -> ApiError {

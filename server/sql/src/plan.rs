@@ -104,6 +104,8 @@ pub struct ClusterKey {
     pub column: usize,
     /// Stored name; none if hidden.
     pub output_name: Option<String>,
+    /// As the statement has it, ordinals by their names.
+    pub written: String,
 }
 
 /// Aggregates that later rollups can combine.
@@ -203,11 +205,7 @@ impl Planned {
             attributes.insert("targetDataSource".to_owned(), json!(ingest.datasource));
             attributes.insert("partitionedBy".to_owned(), ingest.granularity.to_json());
             if !ingest.clustered_by.is_empty() {
-                let names: Vec<_> = ingest
-                    .clustered_by
-                    .iter()
-                    .filter_map(|key| key.output_name.clone())
-                    .collect();
+                let names: Vec<_> = ingest.clustered_by.iter().map(|key| &key.written).collect();
                 attributes.insert("clusteredBy".to_owned(), json!(names));
             }
             if let Some(intervals) = &ingest.overwrite {
@@ -330,7 +328,7 @@ pub(crate) fn plan_parts(
         Some(target) => {
             let mut keys = clustered_by;
             rewrite_keys(&mut keys, &context, now_ms)?;
-            Some(ingest::draft(
+            let mut draft = ingest::draft(
                 target,
                 &mut query,
                 &names,
@@ -338,7 +336,9 @@ pub(crate) fn plan_parts(
                 &keys,
                 &statement.parameters,
                 &context,
-            )?)
+            )?;
+            draft.keys_as_written(&original.1);
+            Some(draft)
         }
         None => None,
     };

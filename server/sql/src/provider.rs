@@ -98,6 +98,9 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        if !is_known(name) {
+            return None;
+        }
         self.state
             .window_functions()
             .get(&name.to_ascii_lowercase())

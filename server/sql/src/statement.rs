@@ -43,6 +43,9 @@ pub(crate) enum Overwrite {
     Intervals(Vec<Interval>),
 }
 
+/// Characters of a name.
+const NAME_LENGTH_MAX: usize = 128;
+
 /// Tokens that mean something, with a cursor.
 pub(crate) struct Tokens {
     tokens: Vec<TokenWithSpan>,
@@ -68,6 +71,7 @@ impl Tokens {
             .collect();
         let tokens = Tokens { tokens, at: 0 };
         tokens.refuse_own_names()?;
+        tokens.refuse_long_names()?;
         Ok(tokens)
     }
 
@@ -86,6 +90,23 @@ impl Tokens {
                 return Err(at(
                     format!("No match found for function signature {shown}"),
                     name.span,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_long_names(&self) -> Result<(), ApiError> {
+        for token in &self.tokens {
+            if let Token::Word(word) = &token.token
+                && word.value.chars().count() > NAME_LENGTH_MAX
+            {
+                return Err(at(
+                    format!(
+                        "Length of identifier '{}' must be less than or equal to {NAME_LENGTH_MAX} characters",
+                        word.value
+                    ),
+                    token.span,
                 ));
             }
         }

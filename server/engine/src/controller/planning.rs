@@ -148,7 +148,7 @@ fn segments(
         .as_ref()
         .map(|rollup| rollup.query_granularity.clone());
     let schema_bytes = stage::encode_schema(&schema).map_err(|error| planning_error(&error))?;
-    let sink = SegmentSink {
+    let mut sink = SegmentSink {
         datasource: ingest.datasource.clone(),
         schema: base64::engine::general_purpose::STANDARD.encode(schema_bytes),
         time_column: ingest.time_column,
@@ -161,11 +161,16 @@ fn segments(
             .iter()
             .filter_map(|key| key.output_name.clone())
             .collect(),
+        compaction_state: None,
+        rows_per_segment: ingest.rows_per_segment,
         order,
         sources: Vec::new(),
         targets: Vec::new(),
     };
     let processor_json = processor_json(ingest, planned, &sink, max_workers);
+    if ingest.overwrite.is_some() && planned.context.store_compaction_state() {
+        sink.compaction_state = Some(compaction_state(ingest, planned, &processor_json).to_string());
+    }
     let bucketed = !matches!(ingest.granularity, Granularity::All);
     Ok(Destination::Segments {
         cluster,
@@ -174,6 +179,36 @@ fn segments(
         rows_per_segment: ingest.rows_per_segment,
         sink: Box::new(sink),
         processor_json,
+    })
+}
+
+/// What a later compaction needs to know of how segments were made, but for how rows were spread over them.
+fn compaction_state(ingest: &Ingest, planned: &Planned, processor: &Value) -> Value {
+    let schema = &processor["dataSchema"];
+    let default = json!({
+        "bitmap": {"type": "roaring"},
+        "dimensionCompression": "lz4",
+        "stringDictionaryEncoding": {"type": "utf8"},
+        "metricCompression": "lz4",
+        "longEncoding": "longs",
+    });
+    let intervals: Vec<String> = match &ingest.overwrite {
+        Some(intervals) => intervals.iter().map(ToString::to_string).collect(),
+        None => Vec::new(),
+    };
+    let granularity = &schema["granularitySpec"];
+    json!({
+        "dimensionsSpec": schema["dimensionsSpec"],
+        "metricsSpec": schema["metricsSpec"],
+        "transformSpec": null,
+        "indexSpec": planned.context.index_spec().unwrap_or(&default),
+        "granularitySpec": {
+            "type": "uniform",
+            "segmentGranularity": ingest.granularity.to_json(),
+            "queryGranularity": granularity["queryGranularity"],
+            "rollup": granularity["rollup"],
+            "intervals": intervals,
+        },
     })
 }
 
@@ -212,6 +247,7 @@ fn processor_json(ingest: &Ingest, planned: &Planned, sink: &SegmentSink, max_wo
                 Some(ColumnType::Double) => "double",
                 Some(ColumnType::Float) => "float",
                 Some(ColumnType::String) | None => "string",
+                Some(ColumnType::Complex(kind)) if kind == "json" => "json",
                 Some(_) => "auto",
             };
             json!({

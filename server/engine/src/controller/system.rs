@@ -149,7 +149,11 @@ fn segments(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
             all.iter().map(|(record, _)| json_list(&record.metrics)),
         )
         .text::<String>("projections", all.iter().map(|_| None))
-        .text::<String>("last_compaction_state", all.iter().map(|_| None))
+        .text(
+            "last_compaction_state",
+            all.iter()
+                .map(|(record, _)| record.layout.compaction_state.clone()),
+        )
         .long("replication_factor", all.iter().map(|_| Some(1)))
         .table()
 }

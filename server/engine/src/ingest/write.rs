@@ -10,11 +10,12 @@ use arrow::record_batch::RecordBatch;
 use base64::Engine as _;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::StreamExt;
+use serde_json::{Value, json};
 use trilith_exchange::{ReadOrder, ReadRequest};
 use trilith_proto::column::{self, ColumnType};
 use trilith_proto::fault::Fault;
 use trilith_proto::multi_value;
-use trilith_segment::{SegmentError, SegmentRecord, SegmentWriter};
+use trilith_segment::{SegmentError, SegmentRecord, SegmentWriter, ShardSpec};
 
 use crate::limits;
 use crate::stage;
@@ -86,7 +87,7 @@ impl Layout {
     }
 
     /// How rows are placed, in words that outlive the statement.
-    fn describe(&self, sink: &SegmentSink) -> trilith_segment::Layout {
+    fn describe(&self, sink: &SegmentSink, target: &SegmentTarget) -> trilith_segment::Layout {
         let name = |index: usize| {
             let stored = sink.columns.iter().find(|(column, _)| *column == index);
             match stored {
@@ -101,6 +102,10 @@ impl Layout {
             sort_order,
             aggregators: sink.metrics.iter().map(|(_, kind)| kind.clone()).collect(),
             query_granularity: sink.query_granularity.clone(),
+            compaction_state: sink.compaction_state.as_deref().and_then(|rest| {
+                let spread = partitions_spec(&target.shard_spec, sink.rows_per_segment);
+                compaction_state(&spread, rest)
+            }),
         }
     }
 
@@ -132,6 +137,35 @@ impl Layout {
         }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(broken)
     }
+}
+
+/// How rows were spread over segments, in the words of Druid's compaction.
+fn partitions_spec(shard_spec: &ShardSpec, rows_per_segment: u64) -> Value {
+    match shard_spec {
+        ShardSpec::Range { dimensions, .. } => json!({
+            "type": "range",
+            "targetRowsPerSegment": null,
+            "maxRowsPerSegment": rows_per_segment,
+            "partitionDimensions": dimensions,
+            "assumeGrouped": false,
+        }),
+        _ => json!({
+            "type": "dynamic",
+            "maxRowsPerSegment": rows_per_segment,
+            "maxTotalRows": i64::MAX,
+        }),
+    }
+}
+
+/// The whole state: how rows were spread, and the rest.
+fn compaction_state(spread: &Value, rest: &str) -> Option<String> {
+    let Ok(Value::Object(rest)) = serde_json::from_str(rest) else {
+        return None;
+    };
+    let mut state = serde_json::Map::new();
+    state.insert("partitionsSpec".to_owned(), spread.clone());
+    state.extend(rest);
+    serde_json::to_string(&state).ok()
 }
 
 fn time_type() -> DataType {
@@ -238,6 +272,6 @@ async fn write_segment(
             .map(|field| (field.name().clone(), column::of_field(field)))
             .collect(),
         created_ms: chrono::Utc::now().timestamp_millis(),
-        layout: layout.describe(sink),
+        layout: layout.describe(sink, target),
     })
 }

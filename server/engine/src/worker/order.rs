@@ -71,6 +71,12 @@ pub struct SegmentSink {
     pub query_granularity: Option<String>,
     /// Stored columns of CLUSTERED BY.
     pub clustered_by: Vec<String>,
+    /// JSON of `lastCompactionState` without its `partitionsSpec`, if it is to be stored.
+    #[serde(default)]
+    pub compaction_state: Option<String>,
+    /// `rowsPerSegment`.
+    #[serde(default)]
+    pub rows_per_segment: u64,
     /// Row order inside a segment, by input column; `__time` has its place in it.
     pub order: Vec<SortKey>,
     /// Outputs of the input stage.

@@ -54,6 +54,19 @@ pub(super) fn aggregates() -> Vec<Aggregate> {
         .alias(&["approx_count_distinct"])
         .counts()
         .empty(zero),
+        // What a rollup keeps of it. Druid's own sketch of this name has other bytes.
+        Aggregate::new(
+            "druid_hyper_unique_kept",
+            (1, 1),
+            |_| Ok(DataType::Binary),
+            state,
+            |call| {
+                let merges = call.complex(0).is_some_and(|kind| kind != "hyperUnique");
+                if merges { call.cannot_apply() } else { kept() }
+            },
+        )
+        .counts()
+        .complex(|_| "hyperUnique"),
         // COUNT(DISTINCT …), where it may be approximate.
         Aggregate::new("druid_count_distinct", (1, 1), returns_long, state, count)
             .counts()
@@ -238,6 +251,18 @@ fn count(call: &Call<'_>) -> Result<Box<dyn Accumulator>> {
         Some("thetaSketch" | "thetaSketchBuild") => super::theta::make(call, true),
         _ => make(call, Some(LG_K_BUILT_IN)),
     }
+}
+
+/// The sketch of a built-in count.
+fn kept() -> Result<Box<dyn Accumulator>> {
+    let lg = u8::try_from(LG_K_BUILT_IN).unwrap_or_default();
+    Ok(Box::new(Hll {
+        lg,
+        target: HllType::Hll4,
+        union: None,
+        estimate: false,
+        counts_empty: true,
+    }))
 }
 
 /// With `default` the result is an estimate, without it a sketch.
