@@ -15,6 +15,7 @@ use crate::error::{at, validation};
 use crate::names::{Names, has_no_names, outer_select};
 use crate::partitioning::{overwrite_intervals, with_quotes};
 use crate::plan::{ClusterKey, Ingest, OutputColumn, Rollup, SqlParameter};
+use crate::rollup::{Kept, keep_combinable};
 use crate::statement::{Overwrite, Target};
 use crate::stored;
 
@@ -187,38 +188,12 @@ impl Draft {
         }
         // Without the second setting the stored sketches are columns like others.
         self.rolls_up = !context.unnest_multi_values();
-        for item in &mut select.projection {
-            let SelectItem::ExprWithAlias {
-                expr: Expr::Function(function),
-                alias,
-            } = item
-            else {
-                continue;
-            };
-            if let Some(sketch) = kept_combinable(function) {
-                self.sketches.push((alias.value.clone(), sketch));
-                continue;
+        for (column, kept) in keep_combinable(select) {
+            match kept {
+                Kept::Sketch(combine) => self.sketches.push((column, combine)),
+                Kept::Value(combine) => self.metrics.push((column, combine)),
+                Kept::Time(period) => self.query_granularity = period,
             }
-            let combine = match function.name.to_string().to_ascii_uppercase().as_str() {
-                "COUNT" | "SUM" => "Sum",
-                "MIN" => "Min",
-                "MAX" => "Max",
-                "EARLIEST_BY" => {
-                    function.name = renamed("druid_earliest_by_kept");
-                    "First"
-                }
-                "LATEST_BY" => {
-                    function.name = renamed("druid_latest_by_kept");
-                    "Last"
-                }
-                "ANY_VALUE" => "Any",
-                "TIME_FLOOR" if alias.value == "__time" => {
-                    self.query_granularity = period_argument(function);
-                    continue;
-                }
-                _ => continue,
-            };
-            self.metrics.push((alias.value.clone(), combine));
         }
     }
 
@@ -459,44 +434,6 @@ fn from_arrays(query: &mut Query) -> Vec<String> {
 fn plain_select(query: &mut Query) -> Option<&mut sqlparser::ast::Select> {
     match query.body.as_ref() {
         SetExpr::Select(select) if select.distinct.is_none() => outer_select(&mut query.body),
-        _ => None,
-    }
-}
-
-/// Makes an aggregate keep what later ones can combine. Returns the aggregator that combines it; none if the
-/// aggregate's own result is enough.
-fn kept_combinable(function: &mut sqlparser::ast::Function) -> Option<&'static str> {
-    let (builder, combine) = match function.name.to_string().to_ascii_lowercase().as_str() {
-        "ds_hll" | "approx_count_distinct_ds_hll" => ("ds_hll", "HLLSketchMerge"),
-        "approx_count_distinct" | "approx_count_distinct_builtin" | "druid_count_distinct" => {
-            ("druid_hyper_unique_kept", "hyperUnique")
-        }
-        "ds_theta" | "approx_count_distinct_ds_theta" => ("ds_theta", "thetaSketch"),
-        "ds_quantiles_sketch" => ("ds_quantiles_sketch", "quantilesDoublesSketch"),
-        "var_pop" | "var_samp" | "variance" | "stddev_pop" | "stddev_samp" | "stddev" => {
-            ("druid_variance_kept", "varianceFold")
-        }
-        _ => return None,
-    };
-    function.name = renamed(builder);
-    Some(combine)
-}
-
-fn renamed(name: &str) -> sqlparser::ast::ObjectName {
-    sqlparser::ast::ObjectName::from(vec![Ident::new(name)])
-}
-
-/// The period of TIME_FLOOR, as it was rewritten.
-fn period_argument(function: &sqlparser::ast::Function) -> Option<Granularity> {
-    use sqlparser::ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
-    let FunctionArguments::List(list) = &function.args else {
-        return None;
-    };
-    match list.args.get(1)? {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => match &value.value {
-            Value::SingleQuotedString(period) => Granularity::from_period(period),
-            _ => None,
-        },
         _ => None,
     }
 }

@@ -41,6 +41,7 @@ use crate::parameters::Bound;
 use crate::provider::{Provider, qualified};
 use crate::relations;
 use crate::rewrite;
+use crate::rollup;
 use crate::statement::{self, Parts};
 use crate::stored;
 
@@ -323,6 +324,13 @@ pub(crate) fn plan_parts(
     rewrite::rewrite(&mut query, &context, bound, now_ms)?;
     if target.is_none() && context.finalize_outer_sketches() {
         arguments::finalize_sketches(&mut query);
+    }
+    if target.is_none()
+        && engine == Engine::Task
+        && !context.finalize_aggregations()
+        && let Some(select) = names::outer_select(&mut query.body)
+    {
+        rollup::keep_combinable(select);
     }
     let draft = match target {
         Some(target) => {
