@@ -34,7 +34,7 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF};
 
-pub use regexp::compile as java_pattern;
+pub use regexp::{Captures, JavaPattern, PatternError};
 pub use routines::{Routine, routines};
 pub use time::{illegal_timestamp, parse_interval, parse_timestamp, time_bucket};
 pub use widen::widened;

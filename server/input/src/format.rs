@@ -1,7 +1,7 @@
 //! Input formats: how the rows of EXTERN are written.
 
-use regex::Regex;
 use serde_json::{Map, Value, json};
+use trilith_functions::JavaPattern;
 
 use crate::flatten::{Flatten, Paths};
 use crate::lenient::Features;
@@ -40,7 +40,7 @@ pub(crate) struct Delimited {
 #[derive(Debug, Clone)]
 pub(crate) struct Groups {
     /// For the whole line.
-    pub pattern: Regex,
+    pub pattern: JavaPattern,
     /// As it was given.
     pub written: String,
     pub columns: Vec<String>,
@@ -107,7 +107,7 @@ fn json_format(map: &Map<String, Value>) -> Result<Format, SpecError> {
 fn groups(map: &Map<String, Value>) -> Result<Groups, SpecError> {
     let written =
         text(map, "pattern")?.ok_or_else(|| error("a regex input format needs the field [pattern]"))?;
-    let pattern = trilith_functions::java_pattern(&format!("^(?:{written})$"))
+    let pattern = JavaPattern::whole(&written)
         .map_err(|why| error(format!("field [pattern] of the regex format: {why}")))?;
     let count = pattern.captures_len() - 1;
     let columns = match texts(map, "columns")?.filter(|columns| !columns.is_empty()) {

@@ -245,14 +245,12 @@ impl Sample {
             Format::Delimited(format) => self.cells(format, lines),
             Format::Regex(format) => {
                 for line in lines.take(SAMPLE_RECORDS) {
-                    let Some(found) = format.pattern.captures(line) else {
+                    let Ok(Some(found)) = format.pattern.captures(line) else {
                         continue;
                     };
                     self.records += 1;
                     for (index, name) in format.columns.iter().enumerate() {
-                        let kind = found
-                            .get(index + 1)
-                            .map_or(Kind::Unknown, |cell| Kind::of_cell(cell.as_str()));
+                        let kind = found.get(index + 1).map_or(Kind::Unknown, Kind::of_cell);
                         self.note(name, kind);
                     }
                 }

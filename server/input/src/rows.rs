@@ -183,14 +183,14 @@ impl Rows<'_> {
     ) -> Result<bool, Fault> {
         let mut scratch = vec![String::new(); places.len()];
         self.each_line(block, bytes, |rows, line| {
-            let Some(found) = format.pattern.captures(line) else {
+            let found = format.pattern.captures(line);
+            let Ok(Some(found)) = found else {
+                let why = match found {
+                    Err(why) => why.to_string(),
+                    Ok(_) => format!("it does not match the pattern [{}]", format.written),
+                };
                 rows.warnings.parse_error(&|| {
-                    format!(
-                        "Unable to parse row [{}]: it does not match the pattern [{}]{}",
-                        quoted(line),
-                        format.written,
-                        rows.place()
-                    )
+                    format!("Unable to parse row [{}]: {why}{}", quoted(line), rows.place())
                 })?;
                 return Ok(true);
             };
@@ -199,9 +199,7 @@ impl Rows<'_> {
                 .zip(scratch.iter_mut())
                 .map(
                     |(place, scratch)| match place.and_then(|group| found.get(group)) {
-                        Some(text) => {
-                            delimited::cell_value(text.as_str(), &format.list_delimiter, false, scratch)
-                        }
+                        Some(text) => delimited::cell_value(text, &format.list_delimiter, false, scratch),
                         None => Value::Null,
                     },
                 )

@@ -68,6 +68,12 @@ async fn values() {
         ("regexp_extract('a[1]', '\\Q[1]\\E')", "[1]"),
         ("regexp_like('foobar', '^foo')", "true"),
         ("regexp_like('foobar', '^bar')", "false"),
+        ("regexp_extract('foobar', 'z', 3)", "NULL"),
+        ("regexp_replace('a1b', '(?<=\\d)b', '<$0>')", "a1<b>"),
+        ("regexp_like('aaa', 'a++a')", "false"),
+        ("regexp_like('b', '[a-z&&[^b]]')", "false"),
+        ("regexp_like('-', '[+--]')", "true"),
+        ("regexp_like('\u{1F600}', '\\uD83D\\uDE00')", "true"),
         ("regexp_replace('a1b22', '[0-9]+', '#')", "a#b#"),
         (
             "regexp_replace('john smith', '(\\w+) (\\w+)', '$2 $1')",
@@ -139,6 +145,12 @@ async fn refusals() {
         ),
         ("regexp_like('x', NULL)", "Illegal use of 'NULL'"),
         ("regexp_extract('x', 'x', 3)", "group [3] is not in the pattern"),
+        ("regexp_like('x', '\\y')", "error: [unknown escape \\y]"),
+        ("regexp_like('x', '(?<=x')", "error: ["),
+        (
+            "regexp_like('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', '(?=a)(a|aa)+\\1$b')",
+            "Function[REGEXP_LIKE] gave up on the regular expression [(?=a)(a|aa)+\\1$b]",
+        ),
         (
             "regexp_replace('x', 'x', '$1')",
             "cannot use the replacement [$1]",
