@@ -156,7 +156,10 @@ impl Pattern {
                     continue;
                 }
             };
-            let _infallible = write!(out, "{number:0width$}");
+            if number < 0 {
+                out.push('-');
+            }
+            let _infallible = write!(out, "{:0width$}", number.unsigned_abs());
         }
         Some(out)
     }
@@ -202,6 +205,9 @@ struct Fields {
     month: Option<u32>,
     day: Option<u32>,
     ordinal: Option<u32>,
+    week_year: Option<i32>,
+    week: Option<u32>,
+    week_day: Option<u32>,
     hour: u32,
     half: Option<(u32, bool)>,
     half_hour: Option<u32>,
@@ -258,7 +264,7 @@ impl Fields {
             'G' => return text.get(2..),
             _ => {}
         }
-        let negative = matches!(letter, 'y' | 'Y' | 'u') && text.starts_with('-');
+        let negative = matches!(letter, 'y' | 'Y' | 'u' | 'x') && text.starts_with('-');
         let start = usize::from(negative);
         let most = if adjacent { width } else { 9 };
         let length = text
@@ -273,16 +279,22 @@ impl Fields {
             .parse()
             .ok()?;
         match letter {
-            'y' | 'Y' | 'u' => {
-                let year = number as i32;
+            'y' | 'Y' | 'u' | 'x' => {
+                let year = i32::try_from(number).ok()?;
                 // Two digits mean the hundred years around now, as Joda's pivot does.
                 let year = if width == 2 && length == 2 {
                     2000 + year - if year > 55 { 100 } else { 0 }
                 } else {
                     year
                 };
-                self.year = Some(if negative { -year } else { year });
+                let year = if negative { -year } else { year };
+                match letter {
+                    'x' => self.week_year = Some(year),
+                    _ => self.year = Some(year),
+                }
             }
+            'w' => self.week = Some(number),
+            'e' => self.week_day = Some(number),
             'M' => self.month = Some(number),
             'd' => self.day = Some(number),
             'D' => self.ordinal = Some(number),
@@ -302,6 +314,18 @@ impl Fields {
             Some(ordinal) => NaiveDate::from_yo_opt(year, ordinal)?,
             None => NaiveDate::from_ymd_opt(year, self.month.unwrap_or(1), self.day.unwrap_or(1))?,
         };
+        let date = match (self.week_year, self.week) {
+            (None, None) => date,
+            (week_year, week) => {
+                let day = u8::try_from(self.week_day.unwrap_or(1).checked_sub(1)?).ok()?;
+                let week_year = week_year.unwrap_or_else(|| date.iso_week().year());
+                NaiveDate::from_isoywd_opt(
+                    week_year,
+                    week.unwrap_or(1),
+                    chrono::Weekday::try_from(day).ok()?,
+                )?
+            }
+        };
         let hour = match (self.half_hour, self.half) {
             (Some(hour), Some((_, true))) => hour + 12,
             (Some(hour), _) => hour,
@@ -311,7 +335,7 @@ impl Fields {
         let local: NaiveDateTime = date
             .and_time(time)
             .checked_add_signed(TimeDelta::milliseconds(self.millis.into()))?;
-        self.zone.unwrap_or(zone).instant(local)
+        self.zone.unwrap_or(zone).existing_instant(local)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::zone::Zone;
 /// Monday, 1969-12-29: weeks are counted from it.
 const WEEK_ORIGIN_DAYS: i64 = -3;
 const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
 
 /// An ISO period such as P1DT2H.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) struct Period {
     days: i64,
     weeks: bool,
     millis: i64,
+    /// Its time is written in hours alone.
+    hours: bool,
 }
 
 impl Period {
@@ -30,6 +33,7 @@ impl Period {
             days: 0,
             weeks: false,
             millis: 0,
+            hours: false,
         };
         let mut any = false;
         for (amount, unit) in parts(dates)? {
@@ -46,7 +50,9 @@ impl Period {
             }
             any = true;
         }
-        for (amount, unit) in parts(times)? {
+        let times = parts(times)?;
+        period.hours = !times.is_empty() && times.iter().all(|(_, unit)| unit.eq_ignore_ascii_case(&'H'));
+        for (amount, unit) in times {
             let scale = match unit.to_ascii_uppercase() {
                 'H' => 3_600_000.0,
                 'M' => 60_000.0,
@@ -57,6 +63,17 @@ impl Period {
             any = true;
         }
         any.then_some(period)
+    }
+
+    /// True if time can be cut into such periods.
+    pub(crate) fn makes_buckets(self) -> bool {
+        let parts = [self.months, self.days, self.millis];
+        parts.iter().all(|part| *part >= 0) && parts.iter().any(|part| *part > 0)
+    }
+
+    /// True if it has months or years.
+    pub(crate) fn has_months(self) -> bool {
+        self.months != 0
     }
 
     /// Length if it does not depend on the calendar of the zone.
@@ -83,6 +100,9 @@ impl Period {
 
     /// Start of the bucket that holds an instant.
     pub(crate) fn floor(self, ms: i64, zone: Zone, origin: Option<i64>) -> Option<i64> {
+        if !self.makes_buckets() {
+            return None;
+        }
         if let (Some(origin), Some(length)) = (origin, self.fixed_ms(zone)) {
             return Some(origin + (ms - origin).div_euclid(length) * length);
         }
@@ -123,9 +143,7 @@ impl Period {
             return zone.instant(base.checked_add_signed(TimeDelta::milliseconds(since))?);
         }
         if self.months == 0 && self.days == 0 && self.millis > 0 {
-            // Hours and less are counted in local time, so that half-hour zones keep their hours.
-            let offset = i64::from(zone.offset_seconds(ms)) * 1_000;
-            return Some((ms + offset).div_euclid(self.millis) * self.millis - offset);
+            return self.floor_time(ms, zone);
         }
         // A mixed period is counted from the origin.
         let start = origin.unwrap_or(0);
@@ -144,6 +162,26 @@ impl Period {
             }
             at = next;
         }
+    }
+
+    /// Floor by hours or less. One unit is counted on the clock of the zone, so that half-hour zones keep their
+    /// hours; several are counted exactly from its first midnight of 1970.
+    fn floor_time(self, ms: i64, zone: Zone) -> Option<i64> {
+        let on_clock = |ms: i64, unit: i64| {
+            let offset = i64::from(zone.offset_seconds(ms)) * 1_000;
+            (ms + offset).div_euclid(unit) * unit - offset
+        };
+        if matches!(self.millis, 1 | 1_000 | 60_000) || (self.hours && self.millis == HOUR_MS) {
+            return Some(on_clock(ms, self.millis));
+        }
+        let origin = zone.instant(NaiveDate::from_ymd_opt(1970, 1, 1)?.and_time(NaiveTime::MIN))?;
+        let start = origin + (ms - origin).div_euclid(self.millis) * self.millis;
+        // East of Greenwich a bucket of hours starts with an hour of the clock.
+        Some(if self.hours && origin < 0 {
+            on_clock(start, HOUR_MS)
+        } else {
+            start
+        })
     }
 
     /// Start of the next bucket, or the instant itself when a bucket starts there.
@@ -181,7 +219,7 @@ fn parts(text: &str) -> Option<Vec<(f64, char)>> {
     let mut parts = Vec::new();
     let mut number = String::new();
     for c in text.chars() {
-        if c.is_ascii_digit() || c == '.' {
+        if c.is_ascii_digit() || c == '.' || (c == '-' && number.is_empty()) {
             number.push(c);
         } else {
             parts.push((number.parse().ok()?, c));

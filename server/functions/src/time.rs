@@ -1,9 +1,11 @@
 //! Time functions. Periods, units, patterns and zones are literals.
 
+mod iso;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, StringArray, TimestampMillisecondArray};
-use chrono::{Datelike, NaiveDate, Timelike};
+use chrono::{Datelike, Timelike};
 use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
 
@@ -14,14 +16,16 @@ use crate::pattern::Pattern;
 use crate::period::Period;
 use crate::zone::Zone;
 
+pub(crate) use iso::parse_in;
+
 pub(crate) fn functions() -> Vec<Function> {
     vec![
         Function::new("time_floor", (2, 4), returns_time, |args| bucket(args, false))
             .literals(&[1, 3])
-            .check(check_period),
+            .check(check_bucket),
         Function::new("time_ceil", (2, 4), returns_time, |args| bucket(args, true))
             .literals(&[1, 3])
-            .check(check_period),
+            .check(check_bucket),
         Function::new("date_trunc", (2, 3), returns_time, truncate)
             .literals(&[0, 2])
             .check(check_truncation),
@@ -44,11 +48,11 @@ pub(crate) fn functions() -> Vec<Function> {
             .check(check_pattern),
         Function::new(
             "timestampdiff",
-            (3, 3),
+            (3, 4),
             crate::string::returns_integer,
             difference,
         )
-        .literals(&[0]),
+        .literals(&[0, 3]),
         Function::new("timestampadd", (3, 4), returns_time, add).literals(&[0, 3]),
         Function::new("millis_to_timestamp", (1, 1), returns_time, |args| {
             Ok(Arc::new(args.time(0)?))
@@ -83,6 +87,9 @@ fn period(args: &Args, index: usize) -> Result<Period> {
 
 fn bucket(args: &Args, ceils: bool) -> Result<ArrayRef> {
     let (period, zone) = (period(args, 1)?, zone(args, 3)?);
+    if !period.makes_buckets() {
+        return args.wrong("cannot make buckets of a zero or negative period");
+    }
     let origin = match args.literal(2) {
         Ok(None) => None,
         _ => args.time(2)?.iter().next().flatten(),
@@ -149,6 +156,17 @@ fn check_period(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()
             )
         }
         _ => check_zone(call, literals, 3),
+    }
+}
+
+/// Buckets need a period that is longer than nothing.
+fn check_bucket(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match literal(literals, 1) {
+        Some(text) if Period::parse(&text).is_some_and(|period| !period.makes_buckets()) => plan_err!(
+            "Invalid period['{text}'] specified for expression[{}]; a zero or negative period makes no buckets",
+            call.name
+        ),
+        _ => check_period(call, literals),
     }
 }
 
@@ -224,7 +242,12 @@ fn add(args: &Args) -> Result<ArrayRef> {
     let Some(period) = unit_period(&unit) else {
         return exec_err!("[{unit}] is not a unit of TIMESTAMPADD");
     };
-    let zone = zone(args, 3)?;
+    // Days and weeks are so many hours; only months follow the calendar.
+    let zone = if period.has_months() {
+        zone(args, 3)?
+    } else {
+        Zone::Utc
+    };
     let steps = args.long(1)?;
     let values = args.time(2)?;
     Ok(times(
@@ -251,6 +274,7 @@ fn difference(args: &Args) -> Result<ArrayRef> {
         "YEAR" => 12,
         _ => 1,
     };
+    let zone = zone(args, 3)?;
     let (from, to) = (args.time(1)?, args.time(2)?);
     let result: Int32Array = from
         .iter()
@@ -258,9 +282,9 @@ fn difference(args: &Args) -> Result<ArrayRef> {
         .map(|(from, to)| {
             let (from, to) = (from?, to?);
             let difference = if length > 0 {
-                (to - from) / length
+                to.wrapping_sub(from) / length
             } else {
-                months_between(from, to)? / months_per
+                months_between(from, to, zone)? / months_per
             };
             Some(difference as i32)
         })
@@ -268,17 +292,23 @@ fn difference(args: &Args) -> Result<ArrayRef> {
     Ok(Arc::new(result))
 }
 
-/// Whole months from one instant to another.
-fn months_between(from: i64, to: i64) -> Option<i64> {
-    let (start, end) = (Zone::Utc.local(from)?, Zone::Utc.local(to)?);
-    let index = |time: &chrono::NaiveDateTime| i64::from(time.year()) * 12 + i64::from(time.month0());
-    let inside = |time: &chrono::NaiveDateTime| (time.day(), time.time());
-    let months = index(&end) - index(&start);
-    Some(match months {
-        m if m > 0 && inside(&end) < inside(&start) => m - 1,
-        m if m < 0 && inside(&end) > inside(&start) => m + 1,
-        m => m,
-    })
+/// Whole months from one instant to another on the calendar of a zone.
+fn months_between(from: i64, to: i64, zone: Zone) -> Option<i64> {
+    if to < from {
+        return months_between(to, from, zone).map(|months| -months);
+    }
+    let (start, end) = (zone.local(from)?, zone.local(to)?);
+    let months =
+        i64::from(end.year() - start.year()) * 12 + i64::from(end.month()) - i64::from(start.month());
+    // The last day of a month stands for the days that it does not have.
+    let last = end.date().checked_add_days(chrono::Days::new(1))?.month() != end.month();
+    let start_day = if last {
+        start.day().min(end.day())
+    } else {
+        start.day()
+    };
+    let short = (end.day(), end.time()) < (start_day, start.time());
+    Some(if short { months - 1 } else { months })
 }
 
 type Field = fn(&chrono::NaiveDateTime) -> i64;
@@ -336,7 +366,7 @@ fn parse(args: &Args) -> Result<ArrayRef> {
     let zone = zone(args, 2)?;
     let texts = args.text(0)?;
     match args.literal(1)? {
-        None => Ok(times(texts.iter().map(|text| parse_in(text?, zone)))),
+        None => Ok(times(texts.iter().map(|text| iso::parse_strictly(text?, zone)))),
         Some(pattern) => match Pattern::parse(&pattern) {
             Some(pattern) => Ok(times(texts.iter().map(|text| pattern.read(text?, zone)))),
             None => exec_err!("[{pattern}] is not a date pattern"),
@@ -344,42 +374,72 @@ fn parse(args: &Args) -> Result<ArrayRef> {
     }
 }
 
-fn format(args: &Args) -> Result<ArrayRef> {
-    let zone = zone(args, 2)?;
-    let pattern = args
-        .literal(1)?
-        .unwrap_or_else(|| "yyyy-MM-dd'T'HH:mm:ss.SSSZZ".to_owned());
-    let iso = args.literal(1)?.is_none() && zone == Zone::Utc;
-    let Some(pattern) = Pattern::parse(&pattern) else {
-        return exec_err!("[{pattern}] is not a date pattern");
-    };
-    let values = args.time(0)?;
-    let result: StringArray = values
-        .iter()
-        .map(|ms| match ms {
-            Some(ms) if iso => Some(trilith_proto::interval::iso(ms)),
-            Some(ms) => pattern.format(ms, zone),
-            None => None,
-        })
-        .collect();
-    Ok(Arc::new(result))
+/// From then on a year has more than four digits.
+const YEAR_10000_MS: i64 = 253_402_300_800_000;
+
+/// Times as ISO-8601 writes them.
+struct IsoFormat {
+    zone: Zone,
+    utc: Pattern,
+    offset: Pattern,
 }
 
-/// "start/end", where one of both may be a period.
+impl IsoFormat {
+    fn new(zone: Zone) -> Option<IsoFormat> {
+        Some(IsoFormat {
+            zone,
+            utc: Pattern::parse("yyyy-MM-dd'T'HH:mm:ss.SSS'Z'")?,
+            offset: Pattern::parse("yyyy-MM-dd'T'HH:mm:ss.SSSZZ")?,
+        })
+    }
+
+    fn text(&self, ms: i64) -> Option<String> {
+        if self.zone == Zone::Utc && ms < YEAR_10000_MS {
+            return Some(trilith_proto::interval::iso(ms));
+        }
+        let pattern = match self.zone.offset_seconds(ms) {
+            0 => &self.utc,
+            _ => &self.offset,
+        };
+        pattern
+            .format(ms, self.zone)
+            .or_else(|| (self.zone == Zone::Utc).then(|| trilith_proto::interval::iso(ms)))
+    }
+}
+
+fn format(args: &Args) -> Result<ArrayRef> {
+    let zone = zone(args, 2)?;
+    let values = args.time(0)?;
+    let texts: StringArray = match args.literal(1)? {
+        None => {
+            let format = IsoFormat::new(zone);
+            let text = |ms| format.as_ref()?.text(ms);
+            values.iter().map(|ms| text(ms?)).collect()
+        }
+        Some(pattern) => match Pattern::parse(&pattern) {
+            Some(pattern) => values.iter().map(|ms| pattern.format(ms?, zone)).collect(),
+            None => return exec_err!("[{pattern}] is not a date pattern"),
+        },
+    };
+    Ok(Arc::new(texts))
+}
+
+/// "start/end", where one of both may be a period; the end is not before the start.
 fn interval(text: &str, zone: Zone) -> Option<(i64, i64)> {
     let (start, end) = text.split_once('/')?;
-    match (Period::parse(start), Period::parse(end)) {
-        (None, None) => Some((parse_in(start, zone)?, parse_in(end, zone)?)),
+    let interval = match (Period::parse(start), Period::parse(end)) {
+        (None, None) => (parse_in(start, zone)?, parse_in(end, zone)?),
         (None, Some(period)) => {
             let start = parse_in(start, zone)?;
-            Some((start, period.shift(start, 1, zone)?))
+            (start, period.shift(start, 1, zone)?)
         }
         (Some(period), None) => {
             let end = parse_in(end, zone)?;
-            Some((period.shift(end, -1, zone)?, end))
+            (period.shift(end, -1, zone)?, end)
         }
-        (Some(_), Some(_)) => None,
-    }
+        (Some(_), Some(_)) => return None,
+    };
+    Some(interval).filter(|(start, end)| start <= end)
 }
 
 fn check_interval(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
@@ -427,131 +487,4 @@ pub fn parse_timestamp(text: &str, zone: &str) -> Option<i64> {
 /// What is said of a constant that is to be a TIMESTAMP and is none.
 pub fn illegal_timestamp(text: &str) -> String {
     format!("Illegal TIMESTAMP constant [CAST('{text}'):TIMESTAMP(3) NOT NULL]")
-}
-
-pub(crate) fn parse_in(text: &str, zone: Zone) -> Option<i64> {
-    fast_iso(text.as_bytes(), zone).or_else(|| slow(text, zone))
-}
-
-/// `yyyy-MM-dd[T ]HH:mm:ss[.SSS][Z]`, the usual shape.
-fn fast_iso(bytes: &[u8], zone: Zone) -> Option<i64> {
-    let (stamp, utc) = match bytes.split_last() {
-        Some((b'Z', rest)) => (rest, true),
-        _ => (bytes, zone == Zone::Utc),
-    };
-    if !utc || !(stamp.len() == 19 || stamp.len() == 23) {
-        return None;
-    }
-    let digit = |index: usize| {
-        let value = stamp[index].wrapping_sub(b'0');
-        (value <= 9).then_some(i64::from(value))
-    };
-    let two = |index: usize| Some(digit(index)? * 10 + digit(index + 1)?);
-    let separators = stamp[4] == b'-'
-        && stamp[7] == b'-'
-        && (stamp[10] == b'T' || stamp[10] == b' ')
-        && stamp[13] == b':'
-        && stamp[16] == b':';
-    if !separators {
-        return None;
-    }
-    let year = two(0)? * 100 + two(2)?;
-    let (month, day, hour, minute, second) = (two(5)?, two(8)?, two(11)?, two(14)?, two(17)?);
-    let millis = if stamp.len() == 23 {
-        if stamp[19] != b'.' {
-            return None;
-        }
-        digit(20)? * 100 + two(21)?
-    } else {
-        0
-    };
-    if !(1..=12).contains(&month)
-        || day < 1
-        || day > days_in(year, month)
-        || hour > 23
-        || minute > 59
-        || second > 59
-    {
-        return None;
-    }
-    let days = days_from_civil(year, month, day);
-    Some(days * 86_400_000 + hour * 3_600_000 + minute * 60_000 + second * 1_000 + millis)
-}
-
-fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days since the epoch of a date of the Gregorian calendar.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// Any ISO-8601 date or date-time, with a space or T between.
-fn slow(text: &str, zone: Zone) -> Option<i64> {
-    const SHAPES: &[&str] = &[
-        "yyyy-MM-dd'T'HH:mm:ss.SSS",
-        "yyyy-MM-dd'T'HH:mm:ss",
-        "yyyy-MM-dd'T'HH:mm",
-        "yyyy-MM-dd'T'HH",
-        "yyyy-MM-dd'T'",
-        "yyyy-MM-dd",
-        "yyyy-MM",
-        "yyyy",
-    ];
-    if text.is_empty() || !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
-        return None;
-    }
-    let mut text = text.to_owned();
-    if text.as_bytes().get(10) == Some(&b' ') {
-        text.replace_range(10..11, "T");
-    }
-    let time = text.find('T');
-    let offset = time.and_then(|time| text[time..].find(['Z', '+', '-']).map(|index| time + index));
-    let (stamp, zone) = match offset {
-        Some(index) => {
-            let zone = match &text[index..] {
-                "Z" => Zone::Utc,
-                offset => Zone::Fixed(crate::zone::parse_offset(offset)?),
-            };
-            (text[..index].to_owned(), zone)
-        }
-        None => (text, zone),
-    };
-    let stamp = calendar(&stamp)?;
-    SHAPES
-        .iter()
-        .find_map(|shape| Pattern::parse(shape)?.read(&stamp, zone))
-}
-
-/// Week dates (2000-W05-3) and ordinal dates (2000-060) as dates of the calendar; other text as it is.
-fn calendar(stamp: &str) -> Option<String> {
-    let (date, time) = match stamp.find('T') {
-        Some(index) => stamp.split_at(index),
-        None => (stamp, ""),
-    };
-    let found = if let Some((year, week)) = date.split_once("-W") {
-        let (week, day) = week.split_once('-').unwrap_or((week, "1"));
-        let day = day.parse::<u8>().ok()?.checked_sub(1).filter(|day| *day < 7)?;
-        let day = chrono::Weekday::try_from(day).ok()?;
-        NaiveDate::from_isoywd_opt(year.parse().ok()?, week.parse().ok()?, day)?
-    } else {
-        match date.rsplit_once('-') {
-            Some((year, day)) if day.len() == 3 && year.len() == 4 => {
-                NaiveDate::from_yo_opt(year.parse().ok()?, day.parse().ok()?)?
-            }
-            _ => return Some(stamp.to_owned()),
-        }
-    };
-    Some(format!("{}{time}", found.format("%Y-%m-%d")))
 }

@@ -11,6 +11,34 @@ pub(crate) enum Zone {
     Named(Tz),
 }
 
+/// Java's short names that the tz database does not have.
+const JAVA_IDS: [(&str, &str); 24] = [
+    ("ACT", "Australia/Darwin"),
+    ("AET", "Australia/Sydney"),
+    ("AGT", "America/Argentina/Buenos_Aires"),
+    ("ART", "Africa/Cairo"),
+    ("AST", "America/Anchorage"),
+    ("BET", "America/Sao_Paulo"),
+    ("BST", "Asia/Dhaka"),
+    ("CAT", "Africa/Harare"),
+    ("CNT", "America/St_Johns"),
+    ("CST", "America/Chicago"),
+    ("CTT", "Asia/Shanghai"),
+    ("EAT", "Africa/Addis_Ababa"),
+    ("IET", "America/Indiana/Indianapolis"),
+    ("IST", "Asia/Kolkata"),
+    ("JST", "Asia/Tokyo"),
+    ("MIT", "Pacific/Apia"),
+    ("NET", "Asia/Yerevan"),
+    ("NST", "Pacific/Auckland"),
+    ("PLT", "Asia/Karachi"),
+    ("PNT", "America/Phoenix"),
+    ("PRT", "America/Puerto_Rico"),
+    ("PST", "America/Los_Angeles"),
+    ("SST", "Pacific/Guadalcanal"),
+    ("VST", "Asia/Ho_Chi_Minh"),
+];
+
 /// True if the text names a time zone.
 pub fn is_time_zone(text: &str) -> bool {
     Zone::parse(text).is_some()
@@ -25,7 +53,13 @@ impl Zone {
         if let Some(offset) = parse_offset(text) {
             return Some(Zone::Fixed(offset));
         }
-        text.parse::<Tz>().ok().map(Zone::Named)
+        if let Some(offset) = text.strip_prefix("GMT").and_then(parse_offset) {
+            return Some(Zone::Fixed(offset));
+        }
+        let name = JAVA_IDS
+            .iter()
+            .find_map(|(id, name)| (*id == text).then_some(*name));
+        name.unwrap_or(text).parse::<Tz>().ok().map(Zone::Named)
     }
 
     /// Wall-clock time of an instant.
@@ -58,6 +92,13 @@ impl Zone {
                 }
             },
         }
+    }
+
+    /// Instant of a wall-clock time; none in a gap.
+    pub(crate) fn existing_instant(self, local: NaiveDateTime) -> Option<i64> {
+        let ms = self.instant(local)?;
+        let to_ms = |time: NaiveDateTime| time.and_utc().timestamp_millis();
+        (self.local(ms).map(to_ms) == Some(to_ms(local))).then_some(ms)
     }
 
     /// "America/Los_Angeles", "UTC", "+01:00".

@@ -56,8 +56,16 @@ async fn values() {
             "2",
         ),
         (
+            "timestampdiff('MONTH', time_parse('2000-03-01T08:00:00'), time_parse('2000-05-01T07:00:00'), 'America/Los_Angeles')",
+            "2",
+        ),
+        (
+            "timestampdiff('MONTH', time_parse('2000-03-01T08:00:00'), time_parse('2000-05-01T07:00:00'))",
+            "1",
+        ),
+        (
             "timestampdiff('MONTH', time_parse('2016-01-31'), time_parse('2016-02-29'))",
-            "0",
+            "1",
         ),
         (
             "timestampadd('DAY', 2, millis_to_timestamp(0), 'UTC')",
@@ -150,7 +158,7 @@ async fn values() {
         ),
         (
             "timestampdiff('YEAR', time_parse('2000-02-29'), time_parse('2001-02-28'))",
-            "0",
+            "1",
         ),
         ("time_format(NULL)", "NULL"),
         (
