@@ -109,23 +109,16 @@ fn float(args: &Args) -> Result<ArrayRef> {
     Ok(cast(&args.double(0)?, &DataType::Float32)?)
 }
 
-/// Text is true when it says so, a number when it is above zero.
+/// True is an integer above zero.
 fn boolean(args: &Args) -> Result<ArrayRef> {
-    let data_type = args.data_type(0);
-    if data_type == DataType::Boolean {
+    if args.data_type(0) == DataType::Boolean {
         return args.array(0);
     }
-    let truths: BooleanArray = if is_text(&data_type) {
-        args.text(0)?
-            .iter()
-            .map(|text| text.map(|text| text.eq_ignore_ascii_case("true")))
-            .collect()
-    } else {
-        args.double(0)?
-            .iter()
-            .map(|value| value.map(|value| value > 0.0))
-            .collect()
-    };
+    let truths: BooleanArray = args
+        .long(0)?
+        .iter()
+        .map(|value| value.map(|value| value > 0))
+        .collect();
     Ok(Arc::new(truths))
 }
 

@@ -108,7 +108,7 @@ pub(crate) fn longs(array: &ArrayRef) -> Result<Int64Array> {
         DataType::Int64 => Ok(array.as_primitive::<Int64Type>().clone()),
         data_type if is_text(data_type) => {
             let texts: StringArray = text::of(array)?;
-            Ok(texts.iter().map(|text| parse_long(text?)).collect())
+            Ok(texts.iter().map(|text| long_of_text(text?)).collect())
         }
         DataType::Float16 | DataType::Float32 | DataType::Float64 => {
             Ok(doubles(array)?.unary(|value| value as i64))
@@ -131,7 +131,7 @@ pub(crate) fn doubles(array: &ArrayRef) -> Result<Float64Array> {
         DataType::Float64 => Ok(array.as_primitive::<Float64Type>().clone()),
         data_type if is_text(data_type) => {
             let texts: StringArray = text::of(array)?;
-            Ok(texts.iter().map(|text| parse_double(text?)).collect())
+            Ok(texts.iter().map(|text| double_of_text(text?)).collect())
         }
         DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 | DataType::Int64 => {
             Ok(longs(array)?.unary(|value| value as f64))
@@ -141,6 +141,28 @@ pub(crate) fn doubles(array: &ArrayRef) -> Result<Float64Array> {
             Ok(doubles.as_primitive::<Float64Type>().clone())
         }
     }
+}
+
+/// A truth written as text is 1 or 0.
+fn truth(text: &str) -> Option<bool> {
+    match text.len() {
+        4 if text.eq_ignore_ascii_case("true") => Some(true),
+        5 if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+fn long_of_text(text: &str) -> Option<i64> {
+    truth(text).map(i64::from).or_else(|| parse_long(text))
+}
+
+fn double_of_text(text: &str) -> Option<f64> {
+    truth(text).map(f64::from).or_else(|| parse_double(text))
+}
+
+/// Java has one NaN; comparisons would tell a negative one from it.
+fn one_nan(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value }
 }
 
 fn safe(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
@@ -156,12 +178,15 @@ fn safe(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
 }
 
 fn unary(args: &Args, operation: fn(f64) -> f64) -> Result<ArrayRef> {
-    Ok(Arc::new(args.double(0)?.unary::<_, Float64Type>(operation)))
+    let values = args.double(0)?;
+    Ok(Arc::new(
+        values.unary::<_, Float64Type>(|value| one_nan(operation(value))),
+    ))
 }
 
 fn binary(args: &Args, operation: fn(f64, f64) -> f64) -> Result<ArrayRef> {
     let (left, right) = (args.double(0)?, args.double(1)?);
-    let result: Float64Array = arrow::compute::binary(&left, &right, operation)?;
+    let result: Float64Array = arrow::compute::binary(&left, &right, |x, y| one_nan(operation(x, y)))?;
     Ok(Arc::new(result))
 }
 
@@ -191,7 +216,7 @@ fn safe_divide(args: &Args) -> Result<ArrayRef> {
     let divide = |x: f64, y: f64| match (x == 0.0, y == 0.0 || y.is_nan()) {
         (true, true) => Some(0.0),
         (false, true) => None,
-        _ => Some(x / y),
+        _ => Some(one_nan(x / y)),
     };
     let result: Float64Array = left
         .iter()
@@ -258,7 +283,7 @@ fn truncate(args: &Args) -> Result<ArrayRef> {
     }
     let cut = |value: f64, places: i64| {
         let scale = 10_f64.powi(places.clamp(-400, 400) as i32);
-        (value * scale) as i64 as f64 / scale
+        one_nan((value * scale) as i64 as f64 / scale)
     };
     let values = args.double(0)?;
     let result: Float64Array = arrow::compute::binary(&values, &places, cut)?;

@@ -79,9 +79,9 @@ fn reduce(args: &Args, greatest: bool) -> Result<ArrayRef> {
                 .collect::<Result<Vec<_>>>()?;
             let value =
                 |column: usize, row: usize| columns[column].is_valid(row).then(|| columns[column].value(row));
-            // NaN is above all.
+            // NaN is both the greatest and the least.
             let doubles = best(rows, value, count, |a, b| {
-                a.total_cmp(&b).is_gt() == greatest && a != b
+                a.is_nan() || (a.total_cmp(&b).is_gt() == greatest && a != b && !b.is_nan())
             });
             Ok(Arc::new(Float64Array::from(doubles)))
         }
