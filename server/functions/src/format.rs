@@ -1,5 +1,7 @@
 //! STRING_FORMAT: Java's `String.format`.
 
+mod java;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, StringArray, StringBuilder};
@@ -101,6 +103,7 @@ impl Spec {
 fn strict(pattern: &str, values: &[Value<'_>]) -> Option<String> {
     let mut out = String::new();
     let mut next = 0;
+    let mut last = None;
     let mut rest = pattern;
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
@@ -114,7 +117,7 @@ fn strict(pattern: &str, values: &[Value<'_>]) -> Option<String> {
             }
             _ => None,
         };
-        let flags = rest.chars().take_while(|c| "-#+ 0,(".contains(*c)).count();
+        let flags = rest.chars().take_while(|c| "-#+ 0,(<".contains(*c)).count();
         let mut spec = Spec {
             flags: rest[..flags].to_owned(),
             ..Spec::default()
@@ -138,8 +141,13 @@ fn strict(pattern: &str, values: &[Value<'_>]) -> Option<String> {
         if (spec.has('-') || spec.has('0')) && spec.width == 0 || spec.has('-') && spec.has('0') {
             return None;
         }
-        let conversion = rest.chars().next()?;
-        rest = &rest[conversion.len_utf8()..];
+        let mut letters = rest.chars();
+        let conversion = letters.next()?;
+        let part = match conversion {
+            't' | 'T' => letters.next()?,
+            _ => ' ',
+        };
+        rest = letters.as_str();
         match conversion {
             'n' => {
                 out.push('\n');
@@ -151,12 +159,20 @@ fn strict(pattern: &str, values: &[Value<'_>]) -> Option<String> {
             }
             _ => {}
         }
-        let index = index.unwrap_or_else(|| {
-            next += 1;
-            next - 1
-        });
+        let index = match index {
+            _ if spec.has('<') => last?,
+            Some(index) => index,
+            None => {
+                next += 1;
+                next - 1
+            }
+        };
+        last = Some(index);
         let value = values.get(index)?;
-        let text = convert(conversion.to_ascii_lowercase(), value, &spec)?;
+        let text = match conversion {
+            't' | 'T' => timed(part, value, &spec)?,
+            _ => convert(conversion.to_ascii_lowercase(), value, &spec)?,
+        };
         let text = if conversion.is_ascii_uppercase() {
             text.to_uppercase()
         } else {
@@ -177,6 +193,18 @@ fn aligned(text: String, spec: &Spec) -> String {
     }
 }
 
+/// A part of a time, which is milliseconds.
+fn timed(part: char, value: &Value<'_>, spec: &Spec) -> Option<String> {
+    if spec.precision.is_some() || "#+ 0,(".chars().any(|flag| spec.has(flag)) {
+        return None;
+    }
+    match value {
+        Value::Long(ms) => java::time_part(part, *ms),
+        Value::Null => Some("null".to_owned()),
+        _ => None,
+    }
+}
+
 /// None if the conversion does not exist or the value does not fit it.
 fn convert(conversion: char, value: &Value<'_>, spec: &Spec) -> Option<String> {
     let cut = |text: String| match spec.precision {
@@ -184,15 +212,20 @@ fn convert(conversion: char, value: &Value<'_>, spec: &Spec) -> Option<String> {
         None => text,
     };
     match (conversion, value) {
+        ('s' | 'd' | 'b' | 'h', _) if spec.has('#') => None,
         ('s', value) => Some(cut(value.text())),
         ('b', Value::Null) => Some(cut("false".to_owned())),
         ('b', _) => Some(cut("true".to_owned())),
-        ('d' | 'x' | 'o' | 'f' | 'e' | 'g' | 'c' | 'h', Value::Null) => Some(cut("null".to_owned())),
+        ('d' | 'x' | 'o' | 'f' | 'e' | 'g' | 'a' | 'c' | 'h', Value::Null) => Some(cut("null".to_owned())),
         ('d', Value::Long(_)) if spec.precision.is_some() => None,
         ('d', Value::Long(value)) => Some(signed(value.unsigned_abs().to_string(), *value < 0, spec)),
-        ('x', Value::Long(value)) => Some(zeros(format!("{value:x}"), spec)),
-        ('o', Value::Long(value)) => Some(zeros(format!("{value:o}"), spec)),
-        ('f' | 'e' | 'g', Value::Double(value)) => {
+        ('x', Value::Long(value)) => Some(based("0x", format!("{value:x}"), spec)),
+        ('o', Value::Long(value)) => Some(based("0", format!("{value:o}"), spec)),
+        ('h', Value::Long(value)) => Some(cut(format!("{:x}", java::long_hash(*value)))),
+        ('h', Value::Double(value)) => Some(cut(format!("{:x}", java::double_hash(*value)))),
+        ('h', Value::Text(text)) => Some(cut(format!("{:x}", java::text_hash(text)))),
+        ('a', Value::Double(_)) if spec.precision.is_some() => None,
+        ('f' | 'e' | 'g' | 'a', Value::Double(value)) => {
             if value.is_nan() {
                 return Some("NaN".to_owned());
             }
@@ -205,6 +238,7 @@ fn convert(conversion: char, value: &Value<'_>, spec: &Spec) -> Option<String> {
             let text = match conversion {
                 'f' => fixed(magnitude, precision),
                 'e' => scientific(magnitude, precision),
+                'a' => java::hex_double(magnitude),
                 _ => {
                     let precision = precision.max(1);
                     if magnitude == 0.0 || (1e-4..10_f64.powi(precision as i32)).contains(&magnitude) {
@@ -225,12 +259,14 @@ fn convert(conversion: char, value: &Value<'_>, spec: &Spec) -> Option<String> {
     }
 }
 
-fn zeros(text: String, spec: &Spec) -> String {
+/// Digits of another base, with its sign before them if it is asked for.
+fn based(sign: &str, digits: String, spec: &Spec) -> String {
+    let sign = if spec.has('#') { sign } else { "" };
     if spec.has('0') {
-        format!("{text:0>width$}", width = spec.width)
-    } else {
-        text
+        let width = spec.width.saturating_sub(sign.len());
+        return format!("{sign}{digits:0>width$}");
     }
+    format!("{sign}{digits}")
 }
 
 fn signed(digits: String, negative: bool, spec: &Spec) -> String {

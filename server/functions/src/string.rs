@@ -266,14 +266,14 @@ fn position(args: &Args) -> Result<ArrayRef> {
         let skip = match &starts {
             None => 0,
             Some(starts) if starts.is_null(row) => return None,
-            Some(starts) => usize::try_from(starts.value(row) - 1).unwrap_or(0),
+            Some(starts) => usize::try_from(starts.value(row).saturating_sub(1)).unwrap_or(0),
         };
         let from = text
             .char_indices()
             .map(|(byte, _)| byte)
             .chain([text.len()])
-            .find(|byte| text::unit_index(text, *byte) >= skip);
-        let Some(from) = from else { return Some(0) };
+            .find(|byte| text::unit_index(text, *byte) >= skip)
+            .unwrap_or(text.len());
         Some(match text[from..].find(part) {
             Some(at) => text::unit_index(text, from + at) + 1,
             None => 0,
