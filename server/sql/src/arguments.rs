@@ -27,7 +27,7 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
         ));
     }
     let least = match name {
-        "TIME_SHIFT" | "TIMESTAMPADD" => 3,
+        "TIME_SHIFT" | "TIMESTAMPADD" | "TIMESTAMPDIFF" => 3,
         "TIME_FLOOR" | "TIME_CEIL" | "DATE_TRUNC" | "TIME_IN_INTERVAL" | "TIME_EXTRACT" | "NVL"
         | "IFNULL" | "NULLIF" => 2,
         "TIME_PARSE" | "TIME_FORMAT" | "EARLIEST" | "LATEST" | "COUNT" | "COALESCE" | "BIT_AND"

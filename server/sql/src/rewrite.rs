@@ -475,7 +475,10 @@ impl Rewriter<'_> {
                 self.unit(&mut list.args)?;
                 fill(&mut list.args, 4, &self.zone);
             }
-            "TIMESTAMPDIFF" => self.unit(&mut list.args)?,
+            "TIMESTAMPDIFF" => {
+                self.unit(&mut list.args)?;
+                fill(&mut list.args, 4, &self.zone);
+            }
             "BIT_AND" | "BIT_OR" | "BIT_XOR" => {
                 if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(bits))) = list.args.first_mut() {
                     *bits = call("druid_cast_bigint", vec![take(bits)]);
