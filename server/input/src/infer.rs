@@ -64,6 +64,7 @@ pub fn infer(source: &Json, format: &Json, policy: &Policy, handle: &Handle) -> 
         ..ReadOptions::default()
     };
     for split in splits.iter().take(SAMPLE_FILES) {
+        let (spec, split) = split.resolved(&spec)?;
         let reading = Reading {
             spec: &spec,
             split,
@@ -84,7 +85,7 @@ pub fn infer(source: &Json, format: &Json, policy: &Policy, handle: &Handle) -> 
         }
     }
     for field in spec.source.system_fields() {
-        if let Some((name, _)) = SystemField::ALL.iter().find(|(_, known)| known == field) {
+        if let Some((name, _)) = SystemField::ALL.iter().find(|(_, known)| *known == field) {
             sample.note(name, Kind::Text);
         }
     }
@@ -120,7 +121,9 @@ fn sample_text(reading: &Reading<'_>, spec: &ExternSpec) -> Result<String, Fault
             let compression = Compression::of(&path.to_string_lossy());
             compression.reader(file).map_err(|error| reading.broken(&error))?
         }
-        (Split::Inline, _) => return Err(Fault::unknown("an inline split of a source that is not inline")),
+        (Split::Inline | Split::Delegate { .. }, _) => {
+            return Err(Fault::unknown("an inline split of a source that is not inline"));
+        }
     };
     let mut bytes = Vec::new();
     let read = reader.take(SAMPLE_BYTES).read_to_end(&mut bytes);

@@ -57,7 +57,7 @@ pub async fn split_ranges(
     tokio::task::spawn_blocking(move || {
         let mut all = Vec::with_capacity(splits.len());
         for split in splits {
-            let cuts = match (&split, pieces(&split)) {
+            let cuts = match (split.plain(), pieces(&split)) {
                 (Split::File { path, size, .. }, count) if count > 1 => {
                     let real = policy.local(path)?;
                     cuts(&real, *size, count, &format).map_err(|error| {
@@ -75,13 +75,13 @@ pub async fn split_ranges(
 }
 
 fn text_bytes(split: &Split) -> u64 {
-    match split {
+    match split.plain() {
         Split::File { path, size, .. } => match Compression::of(&path.to_string_lossy()) {
             Compression::None => *size,
             Compression::Gzip | Compression::Zstd => size.saturating_mul(EXPANSION),
             _ => 0,
         },
-        Split::Inline | Split::Http { .. } => 0,
+        Split::Inline | Split::Http { .. } | Split::Delegate { .. } => 0,
     }
 }
 
@@ -102,6 +102,12 @@ fn pieces(size: u64, total: u64, workers: u64, least: u64) -> u64 {
 
 /// Pieces of one file between the given cuts, which grow.
 pub(crate) fn cut(split: Split, cuts: &[u64], all: &mut Vec<Split>) {
+    if let Split::Delegate { number, split } = split {
+        let mut pieces = Vec::new();
+        cut(*split, cuts, &mut pieces);
+        all.extend(pieces.into_iter().map(|piece| piece.of_delegate(number)));
+        return;
+    }
     let Split::File { path, size, .. } = &split else {
         all.push(split);
         return;

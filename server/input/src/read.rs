@@ -107,8 +107,9 @@ pub fn read_split(
     handle: &Handle,
     emit: &mut dyn FnMut(RecordBatch) -> ControlFlow<()>,
 ) -> Result<(), Fault> {
+    let (spec, split) = split.resolved(spec)?;
     let reading = Reading {
-        spec,
+        spec: &spec,
         split,
         projection,
         policy,
@@ -246,7 +247,7 @@ impl Reading<'_> {
             let (name, _) = self.spec.signature().get(*index)?;
             let field = SystemField::of(name).filter(|field| wanted.contains(field))?;
             Some(match (field, self.split) {
-                (SystemField::Bucket, _) | (_, Split::Inline) => None,
+                (SystemField::Bucket, _) | (_, Split::Inline | Split::Delegate { .. }) => None,
                 (SystemField::Uri, split) => split.uri(),
                 (SystemField::Path, Split::File { path, .. }) => Some(path.display().to_string()),
                 (SystemField::Path, Split::Http { uri }) => {
@@ -260,7 +261,9 @@ impl Reading<'_> {
     /// The split as a file, which can be read in any order, and its size.
     pub(crate) fn file(&self) -> Result<(File, u64), Fault> {
         let file = match self.split {
-            Split::Inline => return Err(Fault::unknown("inline data cannot be read as a file")),
+            Split::Inline | Split::Delegate { .. } => {
+                return Err(Fault::unknown("inline data cannot be read as a file"));
+            }
             Split::File { path, .. } => {
                 // Checked again: a worker may be another process, and links may have changed.
                 let real = self.policy.local(path)?;
@@ -308,7 +311,7 @@ impl Reading<'_> {
 
     fn blocks<'scope>(&self, scope: &'scope Scope<'scope, '_>) -> Result<Blocks<'scope>, Fault> {
         let (reader, compression) = match self.split {
-            Split::Inline => match &self.spec.source {
+            Split::Inline | Split::Delegate { .. } => match &self.spec.source {
                 Source::Inline { data } => return Ok(Blocks::text(data.clone())),
                 _ => return Err(Fault::unknown("an inline split of a source that is not inline")),
             },

@@ -25,6 +25,10 @@ pub(crate) enum Source {
         headers: Vec<(String, String)>,
         system_fields: Vec<SystemField>,
     },
+    /// All rows of each of several sources, none of which combines others itself.
+    Combining {
+        delegates: Vec<Source>,
+    },
 }
 
 /// A column that says where a row comes from.
@@ -65,15 +69,43 @@ impl Source {
             }
             "local" => local(map),
             "http" => http(map),
+            "combining" => combining(map),
             other => Err(error(refusal(other))),
         }
     }
 
-    /// Columns that the reader fills in.
-    pub(crate) fn system_fields(&self) -> &[SystemField] {
+    /// Columns that the reader fills in, for some of the rows at least.
+    pub(crate) fn system_fields(&self) -> Vec<SystemField> {
+        let mut all = Vec::new();
+        for source in self.delegates() {
+            if let Source::Local { system_fields, .. } | Source::Http { system_fields, .. } = source {
+                let new = system_fields.iter().filter(|field| !all.contains(*field));
+                all.extend(new.copied().collect::<Vec<_>>());
+            }
+        }
+        all
+    }
+
+    /// Some of its rows are inline.
+    pub(crate) fn has_inline(&self) -> bool {
+        let mut sources = self.delegates().iter();
+        sources.any(|source| matches!(source, Source::Inline { .. }))
+    }
+
+    /// Names of the headers that it sends.
+    pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
+        let headers = self.delegates().iter().map(|source| match source {
+            Source::Http { headers, .. } => headers.as_slice(),
+            _ => &[],
+        });
+        headers.flatten().map(|(name, _)| name.as_str())
+    }
+
+    /// The sources that it combines; itself if it combines none.
+    pub(crate) fn delegates(&self) -> &[Source] {
         match self {
-            Source::Inline { .. } => &[],
-            Source::Local { system_fields, .. } | Source::Http { system_fields, .. } => system_fields,
+            Source::Combining { delegates } => delegates,
+            single => std::slice::from_ref(single),
         }
     }
 }
@@ -89,8 +121,7 @@ fn refusal(kind: &str) -> String {
         "delta" | "iceberg" => format!(
             "input source type [{kind}] is not supported; read the Parquet files of the table with local or http"
         ),
-        "combining" => "input source type [combining] is not supported; use UNION ALL of several EXTERN".to_owned(),
-        other => format!("input source type [{other}] is unknown; use inline, local or http"),
+        other => format!("input source type [{other}] is unknown; use inline, local, http or combining"),
     }
 }
 
@@ -127,6 +158,25 @@ fn http(map: &Map<String, Value>) -> Result<Source, SpecError> {
         headers: headers(map.get("requestHeaders"))?,
         system_fields: system_fields(map)?,
     })
+}
+
+fn combining(map: &Map<String, Value>) -> Result<Source, SpecError> {
+    let sources = match map.get("delegates") {
+        Some(Value::Array(sources)) if !sources.is_empty() => sources,
+        None | Some(Value::Null | Value::Array(_)) => {
+            return Err(error("Must specify at least one delegate inputSource"));
+        }
+        Some(_) => {
+            return Err(error(
+                "field [delegates] of a combining input source must be a list of input sources",
+            ));
+        }
+    };
+    let mut delegates = Vec::with_capacity(sources.len());
+    for source in sources {
+        delegates.extend_from_slice(Source::parse(source)?.delegates());
+    }
+    Ok(Source::Combining { delegates })
 }
 
 fn system_fields(map: &Map<String, Value>) -> Result<Vec<SystemField>, SpecError> {
@@ -193,6 +243,9 @@ pub(crate) fn masked(source: &Value) -> Value {
     }
     if let Some(Value::Object(headers)) = echo.get_mut("requestHeaders") {
         headers.values_mut().for_each(|value| *value = json!("<masked>"));
+    }
+    if let Some(Value::Array(delegates)) = echo.get_mut("delegates") {
+        delegates.iter_mut().for_each(|source| *source = masked(source));
     }
     echo
 }

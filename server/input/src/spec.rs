@@ -82,7 +82,7 @@ impl ExternSpec {
     ) -> Result<ExternSpec, SpecError> {
         let parsed = Source::parse(source)?;
         let parsed_format = Format::parse(format)?;
-        if matches!(parsed, Source::Inline { .. }) && !parsed_format.is_text() {
+        if parsed.has_inline() && !parsed_format.is_text() {
             return Err(error(
                 "inline data are text and cannot be parquet; use a local or http input source",
             ));
@@ -128,12 +128,8 @@ impl ExternSpec {
 
     /// The first header of an http source that `allowed` does not have, in any case.
     pub fn refused_header(&self, allowed: &[String]) -> Option<&str> {
-        let Source::Http { headers, .. } = &self.source else {
-            return None;
-        };
         let known = |name: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
-        let refused = headers.iter().find(|(name, _)| !known(name));
-        refused.map(|(name, _)| name.as_str())
+        self.source.header_names().find(|name| !known(name))
     }
 
     /// Bytes of a split as `taskAssignment=auto` weighs them; 0 if unknown.

@@ -1,5 +1,6 @@
 //! The units of input that workers share out: a file, a URI, the inline text.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -30,24 +31,61 @@ pub enum Split {
         /// http or https.
         uri: String,
     },
+    /// One of a source that is combined with others.
+    Delegate {
+        /// Number of that source, from 0.
+        number: usize,
+        /// The split, for itself.
+        split: Box<Split>,
+    },
 }
 
 /// Compressed text is weighed this many times heavier (`taskAssignment=auto`).
 const GZIP_WEIGHT: u64 = 4;
 
 impl Split {
+    /// The split for itself, whatever its source is combined with.
+    pub(crate) fn plain(&self) -> &Split {
+        match self {
+            Split::Delegate { split, .. } => split.plain(),
+            plain => plain,
+        }
+    }
+
+    /// The same as a split of a combined source.
+    pub(crate) fn of_delegate(self, number: usize) -> Split {
+        Split::Delegate {
+            number,
+            split: Box::new(self),
+        }
+    }
+
+    /// With the source that it is a split of, when `spec` may combine several.
+    pub(crate) fn resolved<'a>(
+        &'a self,
+        spec: &'a ExternSpec,
+    ) -> Result<(Cow<'a, ExternSpec>, &'a Split), Fault> {
+        let Split::Delegate { number, split } = self else {
+            return Ok((Cow::Borrowed(spec), self));
+        };
+        let source = spec.source.delegates().get(*number);
+        let source = source.ok_or_else(|| Fault::unknown("a split of a source that there is not"))?;
+        let mut single = spec.clone();
+        single.source = source.clone();
+        Ok((Cow::Owned(single), split))
+    }
+
     /// Bytes as stored; none if unknown.
     pub fn size_bytes(&self) -> Option<u64> {
-        match self {
-            Split::Inline => None,
+        match self.plain() {
             Split::File { size, .. } => Some(*size),
-            Split::Http { .. } => None,
+            _ => None,
         }
     }
 
     /// Bytes of text as `taskAssignment=auto` weighs them; 0 if unknown.
     pub(crate) fn weighted_bytes(&self) -> u64 {
-        match self {
+        match self.plain() {
             Split::File { path, size, .. }
                 if Compression::of(&path.to_string_lossy()) == Compression::Gzip =>
             {
@@ -63,6 +101,7 @@ impl Split {
             Split::Inline => None,
             Split::File { path, .. } => Some(format!("file:{}", path.display())),
             Split::Http { uri } => Some(uri.clone()),
+            Split::Delegate { split, .. } => split.uri(),
         }
     }
 
@@ -73,7 +112,7 @@ impl Split {
 
     /// The beginning of its file: the one piece with which the file is counted.
     pub fn begins_file(&self) -> bool {
-        !matches!(self, Split::File { range: Some(range), .. } if range.start > 0)
+        !matches!(self.plain(), Split::File { range: Some(range), .. } if range.start > 0)
     }
 
     /// A piece of the same file as the other.
@@ -89,6 +128,13 @@ impl Split {
                     ..
                 },
             ) => path == other,
+            (
+                Split::Delegate { number, split },
+                Split::Delegate {
+                    number: other_number,
+                    split: other,
+                },
+            ) => number == other_number && split.shares_file(other),
             _ => false,
         }
     }
@@ -96,7 +142,20 @@ impl Split {
 
 /// Lists the splits of a source, in a fixed order. Empty files are left out.
 pub async fn list_splits(spec: &ExternSpec, policy: &Policy) -> Result<Vec<Split>, Fault> {
-    match &spec.source {
+    let Source::Combining { delegates } = &spec.source else {
+        return list_source(&spec.source, policy).await;
+    };
+    let mut all = Vec::new();
+    for (number, source) in delegates.iter().enumerate() {
+        let splits = list_source(source, policy).await?;
+        all.extend(splits.into_iter().map(|split| split.of_delegate(number)));
+    }
+    Ok(all)
+}
+
+async fn list_source(source: &Source, policy: &Policy) -> Result<Vec<Split>, Fault> {
+    match source {
+        Source::Combining { .. } => Err(Fault::unknown("a combined source that combines others")),
         Source::Inline { .. } => Ok(vec![Split::Inline]),
         Source::Http { uris, .. } => Ok(uris.iter().map(|uri| Split::Http { uri: uri.clone() }).collect()),
         Source::Local {
