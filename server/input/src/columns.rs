@@ -8,6 +8,10 @@ use serde_json::Value as Json;
 use trilith_proto::column::ColumnType;
 use trilith_proto::multi_value;
 
+use crate::json_value;
+use crate::number::{double_of_text, is_plain_integer, long_of_number, long_of_text, number_text};
+use crate::time::{TIME_FIELD, time_ms};
+
 /// A value as it stands in a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value<'a> {
@@ -47,9 +51,6 @@ enum Builder {
     Floats(ListBuilder<Float32Builder>),
 }
 
-/// The `__time` of a record cannot be read.
-pub(crate) struct BadTime(pub String);
-
 /// A text holds byte 0, which strings must not have.
 pub(crate) struct NullByte {
     pub value: String,
@@ -60,7 +61,7 @@ pub(crate) struct NullByte {
 impl Column {
     pub(crate) fn new(name: &str, column_type: &ColumnType, remove_null_bytes: bool) -> Column {
         let builder = match column_type {
-            ColumnType::Long if name == "__time" => Builder::Time(Int64Builder::new()),
+            ColumnType::Long if name == TIME_FIELD => Builder::Time(Int64Builder::new()),
             ColumnType::Long => Builder::Long(Int64Builder::new()),
             ColumnType::Double => Builder::Double(Float64Builder::new()),
             ColumnType::Float => Builder::Float(Float32Builder::new()),
@@ -77,14 +78,6 @@ impl Column {
             builder,
             remove_null_bytes,
         }
-    }
-
-    /// Checks what can make a whole record fail, before any column of it is written.
-    pub(crate) fn check(&self, value: Value<'_>) -> Result<(), BadTime> {
-        if let Builder::Time(_) = self.builder {
-            return time_ms(value).map(|_| ());
-        }
-        Ok(())
     }
 
     /// Adds a value. False: there was one, and it or a part of it became null, since it does not convert.
@@ -112,7 +105,7 @@ impl Column {
                 converted = double.is_some() || value == Value::Null;
                 builder.append_option(double.map(|value| value as f32));
             }
-            // Checked before.
+            // Checked before any column of the record is written.
             Builder::Time(builder) => builder.append_value(time_ms(value).unwrap_or(0)),
             Builder::Json(builder) => match json_text(value) {
                 Some(text) => {
@@ -221,12 +214,6 @@ fn clean(text: String, remove: bool) -> Result<String, NullByte> {
     }
 }
 
-/// Small enough to be printed as it stands.
-fn is_plain_integer(number: &str) -> bool {
-    let digits = number.strip_prefix('-').unwrap_or(number);
-    digits.len() <= 18 && digits.bytes().all(|byte| byte.is_ascii_digit()) && digits != "0" || number == "0"
-}
-
 /// The text of a JSON string that has escapes. Lone surrogates are replaced.
 pub(crate) fn unescape(raw: &str) -> String {
     match serde_json::from_str::<String>(&format!("\"{raw}\"")) {
@@ -250,15 +237,35 @@ fn unescape_leniently(raw: &str) -> String {
             Some('b') => out.push('\u{8}'),
             Some('f') => out.push('\u{c}'),
             Some('u') => {
-                let digits: String = chars.by_ref().take(4).collect();
-                let code = u32::from_str_radix(&digits, 16).unwrap_or(0xfffd);
-                out.push(char::from_u32(code).unwrap_or('\u{fffd}'));
+                let unit = code_unit(&mut chars);
+                // The second half of a pair, if it follows the first.
+                let mut after = chars.clone();
+                let pair = match (after.next(), after.next()) {
+                    (Some('\\'), Some('u')) => {
+                        let low = code_unit(&mut after);
+                        char::decode_utf16([unit, low]).next().and_then(Result::ok)
+                    }
+                    _ => None,
+                };
+                match pair.filter(|c| c.len_utf16() == 2) {
+                    Some(pair) => {
+                        out.push(pair);
+                        chars = after;
+                    }
+                    None => out.push(char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER)),
+                }
             }
             Some(other) => out.push(other),
             None => {}
         }
     }
     out
+}
+
+/// The four hexadecimal digits of `\u`.
+fn code_unit(chars: &mut std::str::Chars<'_>) -> u16 {
+    let digits: String = chars.by_ref().take(4).collect();
+    u16::from_str_radix(&digits, 16).unwrap_or(0xfffd)
 }
 
 fn text_of(value: Value<'_>, remove_null_bytes: bool) -> Result<Option<String>, NullByte> {
@@ -268,10 +275,10 @@ fn text_of(value: Value<'_>, remove_null_bytes: bool) -> Result<Option<String>, 
         Value::Escaped(raw) => Some(unescape(raw)),
         Value::Number(number) => Some(number_text(number)),
         Value::Bool(value) => Some(value.to_string()),
-        Value::Nested(raw) => match serde_json::from_str::<Json>(raw) {
-            Ok(Json::Array(items)) => return multiple(&items, remove_null_bytes),
-            Ok(other) => Some(other.to_string()),
-            Err(_) => Some(raw.to_owned()),
+        Value::Nested(raw) => match json_value::read(raw) {
+            Some(Json::Array(items)) => return multiple(&items, remove_null_bytes),
+            Some(other) => Some(other.to_string()),
+            None => Some(raw.to_owned()),
         },
         Value::Bytes(text) => Some(text.to_owned()),
     };
@@ -346,7 +353,7 @@ fn elements(value: Value<'_>) -> Option<Vec<Json>> {
         Value::Text(text) | Value::Bytes(text) => Some(vec![Json::String(text.to_owned())]),
         Value::Escaped(raw) => Some(vec![Json::String(unescape(raw))]),
         Value::Bool(value) => Some(vec![Json::Bool(value)]),
-        Value::Number(raw) | Value::Nested(raw) => match serde_json::from_str::<Json>(raw).ok()? {
+        Value::Number(raw) | Value::Nested(raw) => match json_value::read(raw)? {
             // What is no scalar cannot be an element.
             Json::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => None,
             Json::Array(items) => Some(items),
@@ -363,83 +370,8 @@ fn json_text(value: Value<'_>) -> Option<String> {
         Value::Escaped(raw) => Some(Json::String(unescape(raw)).to_string()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Number(raw) | Value::Nested(raw) => {
-            Some(serde_json::from_str::<Json>(raw).map_or_else(|_| raw.to_owned(), |json| json.to_string()))
+            Some(json_value::read(raw).map_or_else(|| raw.to_owned(), |json| json.to_string()))
         }
-    }
-}
-
-/// Integers of 64 bits as they are, other numbers as Java prints a double.
-fn number_text(number: &str) -> String {
-    match number.parse::<i64>() {
-        Ok(integer) => integer.to_string(),
-        Err(_) => number
-            .parse::<f64>()
-            .map_or_else(|_| number.to_owned(), java_double),
-    }
-}
-
-/// Java's `Double.toString`.
-pub(crate) fn java_double(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
-    }
-    let magnitude = value.abs();
-    if magnitude == 0.0 || (1e-3..1e7).contains(&magnitude) {
-        let text = format!("{value}");
-        return if text.contains('.') {
-            text
-        } else {
-            format!("{text}.0")
-        };
-    }
-    let text = format!("{value:E}");
-    match text.split_once('E') {
-        Some((mantissa, exponent)) if !mantissa.contains('.') => format!("{mantissa}.0E{exponent}"),
-        _ => text,
-    }
-}
-
-fn parse_long(bytes: &[u8]) -> Option<i64> {
-    let (negative, digits) = match bytes.split_first() {
-        Some((b'-', rest)) => (true, rest),
-        _ => (false, bytes),
-    };
-    if digits.is_empty() || digits.len() > 18 {
-        return None;
-    }
-    let mut value: i64 = 0;
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + i64::from(digit);
-    }
-    Some(if negative { -value } else { value })
-}
-
-fn cleaned_number(text: &str) -> String {
-    let text: String = text.trim().chars().filter(|c| *c != ',').collect();
-    match text.strip_prefix('+') {
-        Some(rest) => rest.to_owned(),
-        None => text,
-    }
-}
-
-/// Rust's parser also reads "inf" and "nan" in any case; Java reads only its own spellings.
-fn parse_double(text: &str) -> Option<f64> {
-    let first = text.trim_start_matches(['-', '+']).bytes().next()?;
-    match first {
-        b'0'..=b'9' | b'.' => text.parse().ok(),
-        _ => match text {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        },
     }
 }
 
@@ -447,16 +379,9 @@ fn long_of(value: Value<'_>) -> Option<i64> {
     match value {
         Value::Null | Value::Nested(_) | Value::Bytes(_) => None,
         Value::Bool(value) => Some(i64::from(value)),
-        Value::Number(number) => parse_long(number.as_bytes())
-            .or_else(|| number.parse::<i64>().ok())
-            .or_else(|| number.parse::<f64>().ok().map(|value| value as i64)),
-        Value::Text(text) => parse_long(text.as_bytes()).or_else(|| {
-            let text = cleaned_number(text);
-            text.parse::<i64>()
-                .ok()
-                .or_else(|| parse_double(&text).filter(|v| !v.is_nan()).map(|v| v as i64))
-        }),
-        Value::Escaped(raw) => long_of(Value::Text(&unescape(raw))),
+        Value::Number(number) => long_of_number(number),
+        Value::Text(text) => long_of_text(text),
+        Value::Escaped(raw) => long_of_text(&unescape(raw)),
     }
 }
 
@@ -465,26 +390,8 @@ fn double_of(value: Value<'_>) -> Option<f64> {
         Value::Null | Value::Nested(_) | Value::Bytes(_) => None,
         Value::Bool(value) => Some(f64::from(u8::from(value))),
         Value::Number(number) => number.parse().ok(),
-        Value::Text(text) => parse_double(&cleaned_number(text)),
-        Value::Escaped(raw) => double_of(Value::Text(&unescape(raw))),
-    }
-}
-
-/// Format `auto`: digits are milliseconds, anything else is ISO-8601; missing is 0.
-fn time_ms(value: Value<'_>) -> Result<i64, BadTime> {
-    let parse = |text: &str| {
-        text.parse::<i64>()
-            .ok()
-            .or_else(|| trilith_proto::interval::parse_instant(text))
-            .ok_or_else(|| BadTime(text.to_owned()))
-    };
-    match value {
-        Value::Null => Ok(0),
-        Value::Number(number) => long_of(value).ok_or_else(|| BadTime(number.to_owned())),
-        Value::Text(text) => parse(text.trim()),
-        Value::Escaped(raw) => parse(unescape(raw).trim()),
-        Value::Bool(value) => Err(BadTime(value.to_string())),
-        Value::Nested(raw) | Value::Bytes(raw) => Err(BadTime(raw.to_owned())),
+        Value::Text(text) => double_of_text(text),
+        Value::Escaped(raw) => double_of_text(&unescape(raw)),
     }
 }
 

@@ -2,6 +2,11 @@
 
 use crate::columns::Value;
 use crate::format::Delimited;
+use crate::json_columns::written;
+use crate::number::cell_number;
+
+/// What is between quoted cells.
+const COMMA: char = ',';
 
 /// The line is malformed.
 pub(crate) struct Malformed;
@@ -12,10 +17,14 @@ pub(crate) type Cell = Option<String>;
 /// Cells of a line.
 pub(crate) fn cells(line: &str, format: &Delimited) -> Result<Vec<Cell>, Malformed> {
     if !format.quoted {
-        return Ok(line
-            .split(format.delimiter)
-            .map(|cell| (!cell.is_empty()).then(|| cell.to_owned()))
-            .collect());
+        let cell = |cell: &str| (!cell.is_empty()).then(|| cell.to_owned());
+        let delimiter = format.delimiter.as_str();
+        let mut characters = delimiter.chars();
+        // One character, the usual delimiter, is found faster than any text.
+        return Ok(match (characters.next(), characters.next()) {
+            (Some(one), None) => line.split(one).map(cell).collect(),
+            _ => line.split(delimiter).map(cell).collect(),
+        });
     }
     let mut cells = Vec::new();
     let mut rest = line;
@@ -23,13 +32,13 @@ pub(crate) fn cells(line: &str, format: &Delimited) -> Result<Vec<Cell>, Malform
         let (cell, after) = match rest.strip_prefix('"') {
             Some(inside) => quoted(inside)?,
             None => {
-                let end = rest.find(format.delimiter).unwrap_or(rest.len());
+                let end = rest.find(COMMA).unwrap_or(rest.len());
                 let cell = &rest[..end];
                 ((!cell.is_empty()).then(|| cell.to_owned()), &rest[end..])
             }
         };
         cells.push(cell);
-        match after.strip_prefix(format.delimiter) {
+        match after.strip_prefix(COMMA) {
             Some(next) => rest = next,
             None if after.is_empty() => return Ok(cells),
             None => return Err(Malformed),
@@ -71,31 +80,17 @@ pub(crate) fn cell_value<'a>(
     scratch: &'a mut String,
 ) -> Value<'a> {
     if !list_delimiter.is_empty() && text.contains(list_delimiter) {
-        let item = |item: &str| match parsed_number(item).filter(|_| numbers) {
-            Some(number) => serde_json::Value::Number(number),
-            None => serde_json::Value::from(item),
+        let item = |item: &str| {
+            let number = numbers.then(|| cell_number(item)).flatten();
+            number.unwrap_or_else(|| serde_json::Value::from(item))
         };
         let items: serde_json::Value = text.split(list_delimiter).map(item).collect();
         *scratch = items.to_string();
         return Value::Nested(scratch);
     }
-    match parsed_number(text).filter(|_| numbers) {
-        Some(number) => {
-            *scratch = number.to_string();
-            Value::Number(scratch)
-        }
+    match numbers.then(|| cell_number(text)).flatten() {
+        Some(number) => written(Some(number), scratch),
         None => Value::Text(text),
-    }
-}
-
-/// A 64-bit integer, else a double.
-fn parsed_number(text: &str) -> Option<serde_json::Number> {
-    match text.parse::<i64>() {
-        Ok(integer) => Some(integer.into()),
-        Err(_) if text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
-            text.parse().ok().and_then(serde_json::Number::from_f64)
-        }
-        Err(_) => None,
     }
 }
 

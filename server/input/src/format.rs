@@ -28,7 +28,8 @@ pub(crate) enum Format {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Delimited {
     pub quoted: bool,
-    pub delimiter: char,
+    /// Any text but an empty one; a comma if there are quotes.
+    pub delimiter: String,
     pub list_delimiter: String,
     pub columns: Option<Vec<String>>,
     pub header: bool,
@@ -135,39 +136,25 @@ fn unique(columns: Vec<String>) -> Result<Vec<String>, SpecError> {
 fn delimited(map: &Map<String, Value>, quoted: bool) -> Result<Delimited, SpecError> {
     let columns = texts(map, "columns")?.filter(|columns| !columns.is_empty());
     let columns = columns.map(unique).transpose()?;
-    let header = match flag(map, "findColumnsFromHeader")? {
-        Some(header) => header,
-        None => match flag(map, "hasHeaderRow")? {
-            Some(header) => header,
-            None if columns.is_some() => false,
-            None => {
-                return Err(error(
-                    "Cannot construct instance of csv or tsv input format: at least one of [columns] or [findColumnsFromHeader] must be present",
-                ));
-            }
-        },
-    };
-    if !header && columns.is_none() {
-        return Err(error(
-            "csv and tsv need [columns] when [findColumnsFromHeader] is false",
-        ));
-    }
+    let header = has_header(map, columns.is_some())?;
     let delimiter = match text(map, "delimiter")? {
-        Some(_) if quoted => ',',
-        Some(delimiter) => {
-            let mut chars = delimiter.chars();
-            match (chars.next(), chars.next()) {
-                (Some(one), None) => one,
-                _ => return Err(error("field [delimiter] of a tsv format must be one character")),
-            }
+        _ if quoted => ",".to_owned(),
+        Some(delimiter) if delimiter.is_empty() => {
+            return Err(error("field [delimiter] of a tsv format must not be empty"));
         }
-        None if quoted => ',',
-        None => '\t',
+        Some(delimiter) => delimiter,
+        None => "\t".to_owned(),
     };
     let list_delimiter = text(map, "listDelimiter")?.unwrap_or_else(|| LIST_DELIMITER.to_owned());
-    if list_delimiter == delimiter.to_string() {
+    if list_delimiter == delimiter {
         return Err(error(format!(
             "Cannot have same delimiter and list delimiter of [{delimiter}]"
+        )));
+    }
+    let mut names = columns.iter().flatten();
+    if let Some(name) = names.find(|name| name.contains(&delimiter)) {
+        return Err(error(format!(
+            "Column[{name}] cannot have the delimiter[{delimiter}] in its name"
         )));
     }
     let skip_rows = match map.get("skipHeaderRows") {
@@ -187,6 +174,31 @@ fn delimited(map: &Map<String, Value>, quoted: bool) -> Result<Delimited, SpecEr
         skip_rows,
         parse_numbers,
     })
+}
+
+/// Whether the first line has the names of the columns.
+fn has_header(map: &Map<String, Value>, has_columns: bool) -> Result<bool, SpecError> {
+    let flags = (flag(map, "findColumnsFromHeader")?, flag(map, "hasHeaderRow")?);
+    let header = match flags {
+        (Some(_), Some(_)) if !has_columns => {
+            return Err(error(
+                "Cannot accept both [findColumnsFromHeader] and [hasHeaderRow]",
+            ));
+        }
+        (Some(header), _) | (None, Some(header)) => header,
+        (None, None) if has_columns => false,
+        (None, None) => {
+            return Err(error(
+                "Cannot construct instance of csv or tsv input format: at least one of [columns] or [findColumnsFromHeader] must be present",
+            ));
+        }
+    };
+    if !header && !has_columns {
+        return Err(error(
+            "csv and tsv need [columns] when [findColumnsFromHeader] is false",
+        ));
+    }
+    Ok(header)
 }
 
 /// A JSON format shows its flags even when they are not given.

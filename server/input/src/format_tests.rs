@@ -1,7 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Float32Array, StructArray};
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use crate::tests::{inline, read};
@@ -455,4 +460,41 @@ fn parquet_columns_go_where_the_signature_wants_them() {
         .map(|(n, word)| vec![word.to_string(), n.to_string()])
         .collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn floats_of_parquet_are_short_as_text_and_exact_as_doubles() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("floats.parquet");
+    let floats = Arc::new(Float32Array::from(vec![1.1_f32, 1e30])) as ArrayRef;
+    let field = Arc::new(Field::new("f", DataType::Float32, true));
+    let object = Arc::new(StructArray::from(vec![(field, Arc::clone(&floats))])) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([("f", floats), ("o", object)]).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let policy = Policy {
+        allow_local: vec![directory.path().to_owned()],
+        ..Policy::default()
+    };
+    let exact = "1.100000023841858";
+    let cases = [
+        ("f", "string", "1.1", "1.0E30"),
+        ("f", "ARRAY<STRING>", "[1.1]", "[1.0E30]"),
+        ("f", "COMPLEX<json>", "1.1", "1e+30"),
+        ("o", "COMPLEX<json>", r#"{"f":1.1}"#, r#"{"f":1e+30}"#),
+        ("deep", "string", "1.1", "1.0E30"),
+        ("f", "double", exact, "1.0000000150474662e30"),
+        ("deep", "double", exact, "1.0000000150474662e30"),
+        ("f", "float", "1.1", "1e30"),
+    ];
+    let format = json!({"type": "parquet", "flattenSpec": {"fields": [
+        {"type": "path", "name": "deep", "expr": "$.o.f"},
+    ]}});
+    for (name, kind, first, second) in cases {
+        let source = json!({"type": "local", "files": [path]});
+        let (found, _) = read(source, format.clone(), &[(name, kind)], &policy);
+        assert_eq!(found, texts(&[&[first], &[second]]), "{name} as {kind}");
+    }
 }

@@ -16,6 +16,7 @@ use crate::delimited;
 use crate::flatten::Flatten;
 use crate::format::{Delimited, Format, LINE_COLUMN};
 use crate::json;
+use crate::json_value;
 use crate::lenient::Features;
 use crate::parquet_value::Reader;
 use crate::policy::Policy;
@@ -271,13 +272,9 @@ impl Sample {
             false => features.strict(line),
         };
         // Only the first value of the line counts.
-        let first = strict.and_then(|text| {
-            serde_json::Deserializer::from_str(&text)
-                .into_iter::<Json>()
-                .next()?
-                .ok()
-        });
-        let Some(record) = first else { return };
+        let Some(record) = strict.and_then(|text| json_value::read(&text)) else {
+            return;
+        };
         self.records += 1;
         if let (true, Json::Object(fields)) = (flatten.discovery, &record) {
             for (name, value) in fields {
@@ -352,7 +349,11 @@ impl Sample {
             .next();
         let Some(batch) = batch else { return Ok(()) };
         let batch = batch.map_err(|_| broken())?;
-        let (schema, values) = (batch.schema(), Reader { binary_as_string });
+        let schema = batch.schema();
+        let values = Reader {
+            binary_as_string,
+            floats_as_text: false,
+        };
         for row in 0..batch.num_rows() {
             self.records += 1;
             if flatten.names().next().is_some() {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use memchr::{memchr, memchr2};
 
 use crate::columns::Value;
+use crate::json_value::DEPTH_MAX;
 
 /// The record is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Scanner {
         let bytes = text.as_bytes();
         let mut at = skip_space(bytes, start);
         if bytes.get(at) != Some(&b'{') {
-            return skip_value(text, at).map(|(end, _)| end);
+            return skip_value(text, at, 0).map(|scanned| scanned.end);
         }
         at = skip_space(bytes, at + 1);
         if bytes.get(at) == Some(&b'}') {
@@ -64,7 +65,7 @@ impl Scanner {
                 return Err(Malformed);
             }
             at = skip_space(bytes, at + 1);
-            let (end, value) = skip_value(text, at)?;
+            let Scanned { end, value } = skip_value(text, at, 1)?;
             if let Some(slot) = slot
                 && let Some(place) = values.get_mut(slot)
             {
@@ -108,7 +109,7 @@ pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
 
 /// Position of the closing quote, and whether there are escapes before it.
 #[inline]
-fn string_end(bytes: &[u8], start: usize) -> Result<(usize, bool), Malformed> {
+pub(crate) fn string_end(bytes: &[u8], start: usize) -> Result<(usize, bool), Malformed> {
     let mut at = start;
     let mut escaped = false;
     loop {
@@ -117,42 +118,61 @@ fn string_end(bytes: &[u8], start: usize) -> Result<(usize, bool), Malformed> {
             Some(offset) if bytes[at + offset] == b'"' => return Ok((at + offset, escaped)),
             Some(offset) => {
                 escaped = true;
-                at += offset + 2;
+                at += offset;
+                at += escape_length(&bytes[at..]).ok_or(Malformed)?;
             }
         }
     }
 }
 
-/// Scans one value. Returns where it ends, and the value.
-fn skip_value(text: &str, at: usize) -> Result<(usize, Value<'_>), Malformed> {
+/// Bytes of the escape at the beginning; none if JSON has no such escape.
+fn escape_length(bytes: &[u8]) -> Option<usize> {
+    match bytes.get(1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' if bytes.get(2..6)?.iter().all(u8::is_ascii_hexdigit) => Some(6),
+        _ => None,
+    }
+}
+
+/// A value, and where it ends.
+pub(crate) struct Scanned<'t> {
+    pub end: usize,
+    pub value: Value<'t>,
+}
+
+/// Scans one value, which has `outside` objects around it.
+fn skip_value(text: &str, at: usize, outside: usize) -> Result<Scanned<'_>, Malformed> {
+    if let Some(b'{' | b'[') = text.as_bytes().get(at) {
+        let end = nested_end(text.as_bytes(), at, DEPTH_MAX - outside)?;
+        let inside = &text[at..end];
+        // Structure inside is checked, or a broken record would count as good.
+        serde_json::from_str::<serde::de::IgnoredAny>(inside).map_err(|_| Malformed)?;
+        let value = Value::Nested(inside);
+        return Ok(Scanned { end, value });
+    }
+    scalar(text, at)
+}
+
+/// Scans one value that is no list and no object.
+pub(crate) fn scalar(text: &str, at: usize) -> Result<Scanned<'_>, Malformed> {
     let bytes = text.as_bytes();
+    let scanned = |end, value| Ok(Scanned { end, value });
     match bytes.get(at) {
         Some(b'"') => {
             let (end, escaped) = string_end(bytes, at + 1)?;
             let inside = &text[at + 1..end];
-            Ok((
-                end + 1,
-                if escaped {
-                    Value::Escaped(inside)
-                } else {
-                    Value::Text(inside)
-                },
-            ))
+            match escaped {
+                true => scanned(end + 1, Value::Escaped(inside)),
+                false => scanned(end + 1, Value::Text(inside)),
+            }
         }
         Some(b'-' | b'0'..=b'9') => {
             let end = number_end(bytes, at)?;
-            Ok((end, Value::Number(&text[at..end])))
+            scanned(end, Value::Number(&text[at..end]))
         }
-        Some(b't') => literal(bytes, at, b"true").map(|end| (end, Value::Bool(true))),
-        Some(b'f') => literal(bytes, at, b"false").map(|end| (end, Value::Bool(false))),
-        Some(b'n') => literal(bytes, at, b"null").map(|end| (end, Value::Null)),
-        Some(b'{' | b'[') => {
-            let end = nested_end(bytes, at)?;
-            let inside = &text[at..end];
-            // Structure inside is checked, or a broken record would count as good.
-            serde_json::from_str::<serde::de::IgnoredAny>(inside).map_err(|_| Malformed)?;
-            Ok((end, Value::Nested(inside)))
-        }
+        Some(b't') => scanned(literal(bytes, at, b"true")?, Value::Bool(true)),
+        Some(b'f') => scanned(literal(bytes, at, b"false")?, Value::Bool(false)),
+        Some(b'n') => scanned(literal(bytes, at, b"null")?, Value::Null),
         _ => Err(Malformed),
     }
 }
@@ -188,13 +208,14 @@ fn number_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
     Ok(at)
 }
 
-/// End of an object or array, by counting brackets outside strings.
-fn nested_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
+/// End of an object or array that is no deeper than `most`, by counting brackets outside strings.
+fn nested_end(bytes: &[u8], start: usize, most: usize) -> Result<usize, Malformed> {
     let mut depth = 0_usize;
     let mut at = start;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => at = string_end(bytes, at + 1)?.0,
+            b'{' | b'[' if depth == most => return Err(Malformed),
             b'{' | b'[' => depth += 1,
             b'}' | b']' => {
                 depth -= 1;

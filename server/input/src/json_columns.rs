@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use crate::columns::Value;
 use crate::flatten::{Expression, Flatten};
+use crate::json_value;
 
 /// For each column of the statement, its place in a record.
 pub(crate) struct JsonColumns {
@@ -72,7 +73,7 @@ impl JsonColumns {
         fields: &[Value<'v>],
         scratch: &'v mut Vec<String>,
     ) -> Option<Vec<Value<'v>>> {
-        let json: Json = serde_json::from_str(record).ok()?;
+        let json = json_value::read(record)?;
         scratch.resize(self.places.len(), String::new());
         let values = self
             .places

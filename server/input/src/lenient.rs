@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::json_value::DEPTH_MAX;
 use crate::spec::{SpecError, error};
 
 /// Deviations that are allowed.
@@ -83,6 +84,7 @@ impl Features {
         let mut writer = Writer {
             features: self,
             rest: line,
+            depth: 0,
             out: String::with_capacity(line.len() + 16),
         };
         writer.value()?;
@@ -93,6 +95,8 @@ impl Features {
 struct Writer<'t> {
     features: Features,
     rest: &'t str,
+    /// Lists and objects that are open.
+    depth: usize,
     out: String,
 }
 
@@ -127,6 +131,7 @@ impl Writer<'_> {
     fn value(&mut self) -> Option<()> {
         self.space()?;
         match self.rest.chars().next()? {
+            '{' | '[' if self.depth == DEPTH_MAX => None,
             '{' => self.list('{', '}', true),
             '[' => self.list('[', ']', false),
             '"' => self.text('"'),
@@ -143,6 +148,7 @@ impl Writer<'_> {
             self.out.push(close);
             return Some(());
         }
+        self.depth += 1;
         loop {
             self.space()?;
             if named {
@@ -173,6 +179,7 @@ impl Writer<'_> {
                 return None;
             }
         }
+        self.depth -= 1;
         self.out.push(close);
         Some(())
     }

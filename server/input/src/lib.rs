@@ -12,8 +12,10 @@ mod infer;
 mod json;
 mod json_columns;
 mod json_path;
+mod json_value;
 mod lenient;
 mod lz4;
+mod number;
 mod parquet_file;
 mod parquet_value;
 mod policy;
@@ -24,6 +26,7 @@ mod rows;
 mod source;
 mod spec;
 mod splits;
+mod time;
 
 pub use infer::{InferError, Inferred, infer};
 pub use policy::Policy;

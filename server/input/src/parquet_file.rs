@@ -17,11 +17,12 @@ use serde_json::{Map, Value as Json};
 use trilith_proto::column::ColumnType;
 use trilith_proto::fault::Fault;
 
-use crate::columns::{BadTime, Column, Value};
+use crate::columns::{Column, Value};
 use crate::flatten::{Expression, Flatten};
 use crate::json_columns::written;
-use crate::parquet_value::Reader;
+use crate::parquet_value::{Reader, is_text};
 use crate::rows::Rows;
+use crate::time::{BadTime, TIME_FIELD, time_ms};
 
 const MS_PER_DAY: i64 = 86_400_000;
 
@@ -67,7 +68,10 @@ pub(crate) fn read(
     let places = places(rows, &schema, &roots, expressions);
     let file = FileReading {
         places,
-        values: Reader { binary_as_string },
+        values: Reader {
+            binary_as_string,
+            floats_as_text: false,
+        },
     };
     let (mut seen, mut counted) = (0_u64, 0_u64);
     for batch in reader {
@@ -137,10 +141,15 @@ impl FileReading {
             Some(good) => filter_record_batch(batch, good)
                 .map_err(|error| Fault::unknown(format!("rows of EXTERN: {error}")))?,
         };
-        let records = self.records(&batch);
+        let numbers = self.records(rows, &batch, false);
+        let texts = self.records(rows, &batch, true);
         let mut arrays = Vec::with_capacity(self.places.len());
         for index in 0..self.places.len() {
-            arrays.push(self.column(rows, index, &batch, &records)?);
+            let records = match rows.types.get(index).is_some_and(is_text) {
+                true => &texts,
+                false => &numbers,
+            };
+            arrays.push(self.column(rows, index, &batch, records)?);
         }
         let count = batch.num_rows();
         let more = count == 0 || rows.send(arrays, count)?;
@@ -150,7 +159,7 @@ impl FileReading {
 
     /// Rows whose `__time` can be read, if that is not all of them.
     fn good_rows(&self, rows: &mut Rows<'_>, batch: &RecordBatch) -> Result<Option<BooleanArray>, Fault> {
-        let Some(time) = rows.names.iter().position(|name| name == "__time") else {
+        let Some(time) = rows.names.iter().position(|name| name == TIME_FIELD) else {
             return Ok(None);
         };
         let Some(Place::Field(field)) = self.places.get(time) else {
@@ -165,11 +174,7 @@ impl FileReading {
         let mut scratch = String::new();
         for row in 0..array.len() {
             let value = self.values.value(&array, row, &ColumnType::Long, &mut scratch);
-            let checked = rows
-                .columns
-                .get(time)
-                .map_or(Ok(()), |column| column.check(value));
-            if let Err(BadTime(text)) = checked {
+            if let Err(BadTime(text)) = time_ms(value) {
                 rows.warnings
                     .parse_error(&|| format!("Timestamp[{text}] is unparseable!{}", rows.place()))?;
                 good.push(false);
@@ -182,17 +187,24 @@ impl FileReading {
         Ok((good.contains(&false)).then(|| BooleanArray::from(good)))
     }
 
-    /// Each row as a record, if a path needs that.
-    fn records(&self, batch: &RecordBatch) -> Vec<Json> {
-        if !self.places.iter().any(|place| matches!(place, Place::Deeper(_))) {
+    /// Each row as a record, if a path needs that for columns of text, or for others.
+    fn records(&self, rows: &Rows<'_>, batch: &RecordBatch, floats_as_text: bool) -> Vec<Json> {
+        let mut columns = self.places.iter().zip(&rows.types);
+        let needs = |(place, column_type): (&Place, &ColumnType)| {
+            matches!(place, Place::Deeper(_)) && is_text(column_type) == floats_as_text
+        };
+        if !columns.any(needs) {
             return Vec::new();
         }
+        let values = Reader {
+            floats_as_text,
+            ..self.values
+        };
         let schema = batch.schema();
         (0..batch.num_rows())
             .map(|row| {
                 let fields = schema.fields().iter().zip(batch.columns());
-                let fields =
-                    fields.map(|(field, array)| (field.name().clone(), self.values.json(array, row)));
+                let fields = fields.map(|(field, array)| (field.name().clone(), values.json(array, row)));
                 Json::Object(fields.collect::<Map<_, _>>())
             })
             .collect()
@@ -205,7 +217,7 @@ impl FileReading {
         batch: &RecordBatch,
         records: &[Json],
     ) -> Result<ArrayRef, Fault> {
-        let is_time = rows.names.get(index).is_some_and(|name| name == "__time");
+        let is_time = rows.names.get(index).is_some_and(|name| name == TIME_FIELD);
         let column_type = rows.types.get(index).cloned().unwrap_or(ColumnType::String);
         let place = self.places.get(index);
         if let Some(Place::Field(field)) = place

@@ -9,17 +9,20 @@ use arrow::datatypes::{
     UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use base64::Engine as _;
-use serde_json::{Map, Number, Value as Json};
+use serde_json::{Map, Value as Json};
 use trilith_proto::column::ColumnType;
 
 use crate::columns::Value;
 use crate::json_columns::written;
+use crate::number::json_double;
 
 /// How values are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader {
     /// Bytes without a type of their own are UTF-8, not base64.
     pub binary_as_string: bool,
+    /// A float of 32 bits is on its way into text: its shortest digits count, not its exact value.
+    pub floats_as_text: bool,
 }
 
 impl Reader {
@@ -44,7 +47,11 @@ impl Reader {
             *scratch = text;
             return Value::Text(scratch);
         }
-        written(Some(self.json(array, row)), scratch)
+        let reader = Reader {
+            floats_as_text: is_text(column_type),
+            ..self
+        };
+        written(Some(reader.json(array, row)), scratch)
     }
 
     /// A value as JSON: times are milliseconds, bytes are base64, maps are objects.
@@ -53,7 +60,7 @@ impl Reader {
             return Json::Null;
         }
         if let Some(text) = decimal_text(array, row) {
-            return double(text.parse().unwrap_or(f64::NAN));
+            return json_double(text.parse().unwrap_or(f64::NAN));
         }
         macro_rules! at {
             ($kind:ty) => {
@@ -70,9 +77,9 @@ impl Reader {
             DataType::UInt16 => Json::from(at!(UInt16Type)),
             DataType::UInt32 => Json::from(at!(UInt32Type)),
             DataType::UInt64 => Json::from(at!(UInt64Type)),
-            DataType::Float16 => double(at!(Float16Type).to_f64()),
-            DataType::Float32 => double(f64::from(at!(Float32Type))),
-            DataType::Float64 => double(at!(Float64Type)),
+            DataType::Float16 => json_double(at!(Float16Type).to_f64()),
+            DataType::Float32 => self.float(at!(Float32Type)),
+            DataType::Float64 => json_double(at!(Float64Type)),
             DataType::Date32 => Json::from(i64::from(at!(Date32Type)) * 86_400_000),
             DataType::Timestamp(TimeUnit::Second, _) => Json::from(at!(TimestampSecondType) * 1_000),
             DataType::Timestamp(TimeUnit::Millisecond, _) => Json::from(at!(TimestampMillisecondType)),
@@ -119,6 +126,14 @@ impl Reader {
         }
     }
 
+    fn float(self, value: f32) -> Json {
+        let shortest = self
+            .floats_as_text
+            .then(|| value.to_string().parse().ok())
+            .flatten();
+        json_double(shortest.unwrap_or(f64::from(value)))
+    }
+
     fn list(self, items: &ArrayRef) -> Json {
         (0..items.len()).map(|item| self.json(items, item)).collect()
     }
@@ -138,21 +153,21 @@ impl Reader {
     }
 }
 
+/// Numbers in a column of this type are written out.
+pub(crate) fn is_text(column_type: &ColumnType) -> bool {
+    match column_type {
+        ColumnType::String | ColumnType::Complex(_) => true,
+        ColumnType::Array(item) => **item == ColumnType::String,
+        _ => false,
+    }
+}
+
 /// Bytes without a type of their own.
 pub(crate) fn is_bytes(data_type: &DataType) -> bool {
     matches!(
         data_type,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
     )
-}
-
-/// JSON has no word for what is no number.
-fn double(value: f64) -> Json {
-    match Number::from_f64(value) {
-        Some(number) => Json::Number(number),
-        None if value.is_nan() => Json::from("NaN"),
-        None => Json::from(if value > 0.0 { "Infinity" } else { "-Infinity" }),
-    }
 }
 
 /// All digits of a decimal.

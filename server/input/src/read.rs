@@ -23,7 +23,7 @@ use crate::parquet_file;
 use crate::policy::Policy;
 use crate::quality::Unconverted;
 use crate::ranges::{self, ByteRange};
-use crate::rows::{Rows, SystemValue, Table};
+use crate::rows::{self, Rows, SystemValue, Table};
 use crate::source::{Source, SystemField};
 use crate::spec::ExternSpec;
 use crate::splits::Split;
@@ -161,12 +161,16 @@ impl Reading<'_> {
             .filter_map(|index| spec.signature().get(*index))
             .map(|(name, column_type)| Column::new(name, column_type, options.remove_null_bytes))
             .collect();
+        let names: Vec<String> = projection
+            .iter()
+            .filter_map(|index| Some(spec.signature().get(*index)?.0.clone()))
+            .collect();
+        let (fields, time) = rows::fields(&names);
         let mut rows = Rows {
             reading: self,
-            names: projection
-                .iter()
-                .filter_map(|index| Some(spec.signature().get(*index)?.0.clone()))
-                .collect(),
+            names,
+            fields,
+            time,
             types: projection
                 .iter()
                 .filter_map(|index| Some(spec.signature().get(*index)?.1.clone()))
@@ -198,7 +202,7 @@ impl Reading<'_> {
             let mut lines = Lines::new(self.blocks(scope)?);
             let more = match &spec.format {
                 Format::Json { flatten, features } => {
-                    let places = JsonColumns::new(&rows.names, flatten);
+                    let places = JsonColumns::new(&rows.fields, flatten);
                     let mut scanner = Scanner::new(places.fields());
                     let read =
                         |block: &[u8], bytes| rows.json(&places, *features, &mut scanner, block, bytes);
@@ -212,9 +216,9 @@ impl Reading<'_> {
                     };
                     if !self.split.begins_file() {
                         table.skip = 0;
-                        table.columns(&rows.names, &self.header(format)?);
+                        table.columns(&rows.fields, &self.header(format)?);
                     } else if !format.header {
-                        table.columns(&rows.names, format.columns.as_deref().unwrap_or_default());
+                        table.columns(&rows.fields, format.columns.as_deref().unwrap_or_default());
                     }
                     lines.for_each(|block, bytes| rows.delimited(&mut table, block, bytes), broken)?
                 }
@@ -222,7 +226,7 @@ impl Reading<'_> {
                     // Group 0 is the whole line.
                     let place =
                         |name: &String| Some(format.columns.iter().position(|other| other == name)? + 1);
-                    let places: Vec<Option<usize>> = rows.names.iter().map(place).collect();
+                    let places: Vec<Option<usize>> = rows.fields.iter().map(place).collect();
                     lines.for_each(|block, bytes| rows.groups(format, &places, block, bytes), broken)?
                 }
                 // Parquet was read before: its files have no lines.

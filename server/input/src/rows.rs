@@ -12,7 +12,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use trilith_proto::column::ColumnType;
 use trilith_proto::fault::Fault;
 
-use crate::columns::{BadTime, Column, NullByte, Value};
+use crate::columns::{Column, NullByte, Value};
 use crate::delimited;
 use crate::format::{Delimited, Groups, LINE_COLUMN};
 use crate::json::{self, Scanner};
@@ -20,6 +20,7 @@ use crate::json_columns::JsonColumns;
 use crate::lenient::Features;
 use crate::quality::Unconverted;
 use crate::read::{Position, ReadCounters, Reading, WarningSink};
+use crate::time::{BadTime, TIME_FIELD, time_ms};
 
 /// Bytes of text of a batch: records may be large.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -35,21 +36,26 @@ fn quoted(line: &str) -> &str {
 /// Where the cells of a delimited file go.
 pub(crate) struct Table<'f> {
     pub format: &'f Delimited,
-    /// For each projected column, its cell; none until the header is read.
+    /// For each field that is looked for, its cell; none until the header is read.
     pub cells: Option<Vec<Option<usize>>>,
     pub skip: usize,
 }
 
 impl Table<'_> {
-    pub(crate) fn columns(&mut self, wanted: &[String], found: &[String]) {
+    pub(crate) fn columns(&mut self, fields: &[String], found: &[String]) {
         let place = |name: &String| found.iter().position(|other| other == name);
-        self.cells = Some(wanted.iter().map(place).collect());
+        self.cells = Some(fields.iter().map(place).collect());
     }
 }
 
 pub(crate) struct Rows<'a> {
     pub reading: &'a Reading<'a>,
     pub names: Vec<String>,
+    /// What a record of text is searched for: the columns, and `__time` after them if it is none of them. A record
+    /// whose time cannot be read is bad even if nobody wants the time.
+    pub fields: Vec<String>,
+    /// Number of `__time` among the fields.
+    pub time: usize,
     pub types: Vec<ColumnType>,
     pub schema: SchemaRef,
     pub columns: Vec<Column>,
@@ -75,6 +81,19 @@ fn text_of(block: &[u8]) -> Cow<'_, str> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(block),
     }
+}
+
+/// The columns of a statement as the fields of a record, and the number of the time among them.
+pub(crate) fn fields(columns: &[String]) -> (Vec<String>, usize) {
+    let mut fields = columns.to_vec();
+    let time = fields
+        .iter()
+        .position(|name| name == TIME_FIELD)
+        .unwrap_or_else(|| {
+            fields.push(TIME_FIELD.to_owned());
+            fields.len() - 1
+        });
+    (fields, time)
 }
 
 /// A system field of a file; null where it has none.
@@ -173,7 +192,7 @@ impl Rows<'_> {
         })
     }
 
-    /// `places[i]`: group of the pattern for column `i`.
+    /// `places[i]`: group of the pattern for field `i`.
     pub(crate) fn groups(
         &mut self,
         format: &Groups,
@@ -218,7 +237,7 @@ impl Rows<'_> {
         let lossy = text_of(block);
         let text = self.without_mark(&lossy);
         let mut at = 0;
-        let mut scratch = vec![String::new(); self.columns.len()];
+        let mut scratch = vec![String::new(); self.fields.len()];
         while at < text.len() {
             let (line, next) = json::line(text, at);
             self.position.lines += 1;
@@ -237,7 +256,7 @@ impl Rows<'_> {
             let Some(places) = &table.cells else {
                 let names = delimited::header(cells)
                     .map_err(|reason| Fault::cannot_parse(format!("{reason}{}", self.place())))?;
-                table.columns(&self.names, &names);
+                table.columns(&self.fields, &names);
                 continue;
             };
             let values: Vec<Value<'_>> = places
@@ -265,23 +284,23 @@ impl Rows<'_> {
         }
     }
 
-    /// `bytes`: size of the record as text.
+    /// `values`: one for each field. `bytes`: size of the record as text.
     pub(crate) fn row(&mut self, values: &[Value<'_>], line: &str, bytes: usize) -> Result<bool, Fault> {
         if bytes as u64 > self.largest {
             self.largest = bytes as u64;
             self.warnings.large_record(self.largest, &|| self.place());
         }
-        for (column, value) in self.columns.iter().zip(values) {
-            if let Err(BadTime(text)) = column.check(*value) {
-                self.warnings.parse_error(&|| {
-                    format!(
-                        "Timestamp[{text}] is unparseable! Event: {}{}",
-                        quoted(line),
-                        self.place()
-                    )
-                })?;
-                return Ok(true);
-            }
+        if let Some(value) = values.get(self.time)
+            && let Err(BadTime(text)) = time_ms(*value)
+        {
+            self.warnings.parse_error(&|| {
+                format!(
+                    "Timestamp[{text}] is unparseable! Event: {}{}",
+                    quoted(line),
+                    self.place()
+                )
+            })?;
+            return Ok(true);
         }
         for (index, value) in values.iter().enumerate() {
             if let Some(column) = self.columns.get_mut(index) {

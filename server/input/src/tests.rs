@@ -303,6 +303,111 @@ fn a_time_field_is_read_as_auto_and_a_bad_one_is_a_parse_error() {
 }
 
 #[test]
+fn a_bad_time_that_nobody_reads_is_a_parse_error() {
+    let path = json!({"fields": [{"type": "path", "name": "__time", "expr": "$.at.t"}]});
+    let cases = [
+        (
+            "{\"a\":1,\"__time\":\"x\"}\n{\"a\":2,\"__time\":5}\n{\"a\":3}",
+            json!({"type": "json"}),
+        ),
+        (
+            "{\"a\":1,\"at\":{\"t\":\"x\"}}\n{\"a\":2,\"__time\":\"x\"}\n{\"a\":3}",
+            json!({"type": "json", "flattenSpec": path}),
+        ),
+        (
+            "1,x\n2,2024-01\n3,",
+            json!({"type": "csv", "columns": ["a", "__time"]}),
+        ),
+        (
+            "1\tx\n2\t5\n3",
+            json!({"type": "tsv", "columns": ["a", "__time"]}),
+        ),
+        (
+            "1:x\n2:5\n3:6",
+            json!({"type": "regex", "pattern": "(.*):(.*)", "columns": ["a", "__time"]}),
+        ),
+    ];
+    for (data, format) in cases {
+        let (found, warnings) = inline(data, format, &[("a", "long")]);
+        assert_eq!(found, [["2"], ["3"]], "{data}");
+        assert_eq!(warnings.len(), 1, "{data}");
+        assert!(
+            warnings[0].starts_with("Timestamp[x] is unparseable!"),
+            "{}",
+            warnings[0]
+        );
+    }
+}
+
+#[test]
+fn values_beyond_strict_json_are_read() {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let data =
+        format!(r#"{{"a":["ok","x\uD900"],"o":{{"k":1}},"n":[1e400],"deep":{deep},"other":"\uD900"}}"#);
+    let flatten = json!({"fields": [{"type": "path", "name": "k", "expr": "$.o.k"}]});
+    for format in [
+        json!({"type": "json"}),
+        json!({"type": "json", "flattenSpec": flatten}),
+        json!({"type": "json", "featureSpec": {"ALLOW_SINGLE_QUOTES": true}}),
+    ] {
+        let columns = [
+            ("a", "ARRAY<STRING>"),
+            ("n", "ARRAY<DOUBLE>"),
+            ("deep", "COMPLEX<json>"),
+            ("other", "string"),
+        ];
+        let (found, warnings) = inline(&data, format, &columns);
+        assert_eq!(found, [["[ok, x\u{fffd}]", "[inf]", deep.as_str(), "\u{fffd}"]]);
+        assert!(warnings.is_empty());
+    }
+    // Deeper than a reader may go.
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    for features in [json!({}), json!({"ALLOW_SINGLE_QUOTES": true})] {
+        let format = json!({"type": "json", "featureSpec": features});
+        let (found, warnings) = inline(&deep, format, &[("a", "string")]);
+        assert!(found.is_empty());
+        assert_eq!(warnings.len(), 1);
+    }
+}
+
+#[test]
+fn sources_that_are_combined_are_all_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("one.json");
+    std::fs::write(&path, "{\"a\":\"file\"}\n{\"a\":1,}\n").unwrap();
+    let policy = Policy {
+        allow_local: vec![directory.path().to_owned()],
+        ..Policy::default()
+    };
+    let inline = |text: &str| json!({"type": "inline", "data": format!("{{\"a\":\"{text}\"}}")});
+    let local = json!({"type": "local", "files": [path], "systemFields": ["__file_path"]});
+    let source = json!({"type": "combining", "delegates": [
+        inline("first"),
+        {"type": "combining", "delegates": [local, inline("second")]},
+    ]});
+    let columns = [("a", "string"), ("__file_path", "string")];
+    let (found, warnings) = read(source, json!({"type": "json"}), &columns, &policy);
+    let path = path.canonicalize().unwrap().display().to_string();
+    assert_eq!(
+        found,
+        [["first", "NULL"], ["file", path.as_str()], ["second", "NULL"]]
+    );
+    assert!(
+        warnings[0].ends_with(&format!("(Path: file:{path}, Record: 2, Line: 2)")),
+        "{}",
+        warnings[0]
+    );
+
+    let http = json!({"type": "http", "uris": ["http://example.org/x"], "requestHeaders": {"X-Key": "k"},
+        "httpAuthenticationPassword": "secret"});
+    let source = json!({"type": "combining", "delegates": [inline("x"), http]});
+    let spec = ExternSpec::parse(&source, &json!({"type": "json"}), &signature(&columns)).unwrap();
+    assert_eq!(spec.refused_header(&[]), Some("X-Key"));
+    let echo = spec.source_json().to_string();
+    assert!(!echo.contains("secret") && echo.contains("<masked>"), "{echo}");
+}
+
+#[test]
 fn wrong_arguments_are_named() {
     let columns = signature(&[("x", "long")]);
     let cases = [
@@ -376,6 +481,36 @@ fn wrong_arguments_are_named() {
             json!({"type": "inline", "data": "x"}),
             json!({"type": "csv", "columns": ["a", "a"]}),
             "[a] appears twice",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "csv", "hasHeaderRow": true, "findColumnsFromHeader": true}),
+            "Cannot accept both [findColumnsFromHeader] and [hasHeaderRow]",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "csv", "columns": ["a,"]}),
+            "Column[a,] cannot have the delimiter[,] in its name",
+        ),
+        (
+            json!({"type": "inline", "data": "x"}),
+            json!({"type": "tsv", "columns": ["a"], "delimiter": ""}),
+            "[delimiter] of a tsv format must not be empty",
+        ),
+        (
+            json!({}),
+            json!({"type": "json"}),
+            "source of EXTERN lacks the field [type]",
+        ),
+        (
+            json!({"type": "combining", "delegates": []}),
+            json!({"type": "json"}),
+            "at least one delegate",
+        ),
+        (
+            json!({"type": "combining", "delegates": [{"type": "inline", "data": "x"}]}),
+            json!({"type": "parquet"}),
+            "inline data are text",
         ),
         (
             json!({"type": "local", "files": ["x"], "systemFields": ["__line"]}),
