@@ -185,7 +185,8 @@ fn literal(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, Malformed> {
     }
 }
 
-fn number_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
+/// End of the JSON number that starts at `start`.
+pub(crate) fn number_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
     let digits = |mut at: usize| {
         let from = at;
         while bytes.get(at).is_some_and(u8::is_ascii_digit) {

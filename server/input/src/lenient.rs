@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::json::number_end;
 use crate::json_value::DEPTH_MAX;
 use crate::spec::{SpecError, error};
 
@@ -296,9 +297,8 @@ impl Writer<'_> {
             number.push('0');
         }
         let number = format!("{sign}{number}");
-        serde_json::from_str::<serde_json::Number>(&number)
-            .is_ok()
-            .then_some(number)
+        // Any size will do.
+        (number_end(number.as_bytes(), 0) == Ok(number.len())).then_some(number)
     }
 }
 
