@@ -1,7 +1,7 @@
-//! Multi-value strings: how a VARCHAR holds no, two or more values.
+//! Multi-value strings: how a VARCHAR holds two or more values.
 //!
 //! No string that is read has a byte 0, so that byte marks what is not one plain value: the values stand behind each other with
-//! [`BETWEEN`] between them, and [`NULL`] for those that are NULL. Compared as bytes, such strings are in the order of
+//! [`BETWEEN`] between them, and [`NULL`] for those that are NULL. A row without values is NULL itself. Compared as bytes, such strings are in the order of
 //! their values, as Druid sorts them. Clients see JSON lists ([`shown`]).
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub type Texts = Vec<Option<String>>;
 
 /// Stands between two values: less than any character that a longer value could have there.
 const BETWEEN: &str = "\0\u{2}";
-/// A value that is NULL; alone, no value at all.
+/// A value that is NULL; alone, no value at all, which only older segments have.
 const NULL: &str = "\0\u{1}";
 
 /// Values of a multi-value string; none if the text is one value.
@@ -35,10 +35,10 @@ pub fn split(text: &str) -> Option<Texts> {
     )
 }
 
-/// Values as a text: one is plain.
+/// Values as a text: one is plain, none are NULL.
 pub fn joined(values: &[Option<String>]) -> Option<String> {
     match values {
-        [] => Some(NULL.to_owned()),
+        [] => None,
         [one] => one.clone(),
         many => {
             let texts: Vec<&str> = many
@@ -121,7 +121,6 @@ mod tests {
     #[test]
     fn values_come_back() {
         for values in [
-            texts(&[]),
             texts(&[Some("a"), Some("b")]),
             texts(&[Some(""), Some("")]),
             texts(&[None, Some("")]),
@@ -133,6 +132,8 @@ mod tests {
         }
         assert_eq!(joined(&texts(&[Some("a")])).unwrap(), "a");
         assert_eq!(joined(&texts(&[None])), None);
+        assert_eq!(joined(&[]), None);
+        assert_eq!(split(NULL), Some(Vec::new()));
         for plain in ["", "a", "[]", "[\"a\",\"b\"]", "a\0b", "\0"] {
             assert_eq!(split(plain), None);
         }

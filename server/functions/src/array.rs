@@ -8,12 +8,15 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, concat, take};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::row::{RowConverter, Rows, SortField};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use regex::Regex;
+use trilith_proto::column::{self, ColumnType};
 
 use crate::function::{
-    Args, Function, is_text, list_of, returns_boolean, returns_double, returns_text, returns_texts,
+    Args, Call, Function, is_text, list_of, returns_boolean, returns_double, returns_text, returns_texts,
 };
 use crate::string::{integers, returns_integer};
 use crate::{multiple, number, regexp, text};
@@ -26,11 +29,11 @@ pub(crate) fn functions() -> Vec<Function> {
                 (0..args.rows).map(|row| list.is_valid(row).then(|| length(&list, row))),
             ))
         }),
-        Function::new("array_offset", (2, 2), returns_item, |args| element(args, 0)),
-        Function::new("array_ordinal", (2, 2), returns_item, |args| element(args, 1)),
+        Function::new("array_offset", (2, 2), returns_item, |args| element(args, 0)).kind(item_kind),
+        Function::new("array_ordinal", (2, 2), returns_item, |args| element(args, 1)).kind(item_kind),
         Function::new("array_contains", (2, 2), returns_boolean, contains),
         Function::new("array_overlap", (2, 2), returns_boolean, overlap),
-        Function::new("scalar_in_array", (2, 2), returns_boolean, scalar_in),
+        Function::new("scalar_in_array", (2, 2), returns_boolean, scalar_in).check(check_scalar),
         Function::new("array_offset_of", (2, 2), returns_integer, |args| place(args, 0)),
         Function::new("array_ordinal_of", (2, 2), returns_integer, |args| place(args, 1)),
         Function::new(
@@ -38,15 +41,18 @@ pub(crate) fn functions() -> Vec<Function> {
             (2, 2),
             |types| returns_grown(types, 1, 0),
             |args| grow(args, 1, 0, true),
-        ),
+        )
+        .kind(|fields| array_kind(fields, 1)),
         Function::new(
             "array_append",
             (2, 2),
             |types| returns_grown(types, 0, 1),
             |args| grow(args, 0, 1, false),
-        ),
-        Function::new("array_concat", (2, 2), returns_concatenated, concatenate),
-        Function::new("array_slice", (2, 3), returns_list, slice),
+        )
+        .kind(|fields| array_kind(fields, 0)),
+        Function::new("array_concat", (2, 2), returns_concatenated, concatenate)
+            .kind(|fields| array_kind(fields, 0)),
+        Function::new("array_slice", (2, 3), returns_list, slice).kind(|fields| array_kind(fields, 0)),
         Function::new("array_to_string", (2, 2), returns_text, to_string),
         Function::new("string_to_array", (2, 2), returns_texts, string_to_array).check(regexp::check),
         Function::new("array_quantile", (2, 2), returns_double, quantile).literals(&[1]),
@@ -61,6 +67,31 @@ pub(crate) fn item_type(data_type: &DataType) -> DataType {
         }
         data_type if is_text(data_type) => DataType::Utf8,
         other => other.clone(),
+    }
+}
+
+/// The kind of an argument that is an array of COMPLEX.
+fn array_kind(fields: &[FieldRef], index: usize) -> Option<ColumnType> {
+    match column::of_field(fields.get(index)?) {
+        ColumnType::Array(item) if matches!(*item, ColumnType::Complex(_)) => Some(ColumnType::Array(item)),
+        _ => None,
+    }
+}
+
+/// The kind of the items of the first argument, if they are COMPLEX.
+fn item_kind(fields: &[FieldRef]) -> Option<ColumnType> {
+    match array_kind(fields, 0)? {
+        ColumnType::Array(item) => Some(*item),
+        _ => None,
+    }
+}
+
+fn check_scalar(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match call.types.first() {
+        Some(data_type) if is_list(data_type) => {
+            call.cannot_apply(literals, "SCALAR_IN_ARRAY(<expr>, <array>)")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -253,7 +284,14 @@ fn overlap(args: &Args) -> Result<ArrayRef> {
 fn scalar_in(args: &Args) -> Result<ArrayRef> {
     let item = comparable_item(&args.data_type(1), &args.data_type(0));
     let list = lists_of(args, 1, &item)?;
-    let (needle, lost) = needle(args, 0, &item)?;
+    let (needle, mut lost) = needle(args, 0, &item)?;
+    if item == DataType::Int64 {
+        // A number that is not whole is in no array of integers.
+        let (exact, whole) = (number::doubles(&args.array(0)?)?, number::doubles(&needle)?);
+        for (row, lost) in lost.iter_mut().enumerate() {
+            *lost |= exact.is_valid(row) && exact.value(row) != whole.value(row);
+        }
+    }
     let elements = Comparable::new(list.values(), &needle)?;
     let found: BooleanArray = (0..args.rows)
         .map(|row| {
@@ -390,9 +428,14 @@ fn slice(args: &Args) -> Result<ArrayRef> {
     picked(list.values(), rows)
 }
 
-/// Elements joined by a delimiter; an array of one NULL is NULL.
+/// Elements joined by a delimiter, times as milliseconds; an array of one NULL is NULL.
 pub(crate) fn to_string(args: &Args) -> Result<ArrayRef> {
-    let list = lists_of(args, 0, &DataType::Utf8)?;
+    let (field, offsets, mut items, nulls) = lists(args, 0)?.into_parts();
+    if field.data_type().is_temporal() {
+        items = Arc::new(number::longs(&items)?);
+    }
+    let field = Arc::new(Field::new("item", DataType::Utf8, true));
+    let list = ListArray::try_new(field, offsets, converted(&items, &DataType::Utf8)?, nulls)?;
     let texts: &StringArray = list.values().as_string();
     let delimiters = args.text(1)?;
     let mut builder = StringBuilder::new();
@@ -424,16 +467,21 @@ pub(crate) fn to_string(args: &Args) -> Result<ArrayRef> {
     Ok(Arc::new(builder.finish()))
 }
 
-/// Parts of each text between matches of a pattern.
+/// Parts of each text between matches of a pattern, which may be another in each row.
 pub(crate) fn parts(args: &Args) -> Result<Vec<Option<Vec<String>>>> {
-    let pattern = args.literal(1)?.unwrap_or_default();
-    let regex = regexp::compile(&pattern)
-        .map_err(|why| DataFusionError::Execution(format!("Function[{}] {why}", args.name.to_uppercase())))?;
-    Ok(args
-        .text(0)?
-        .iter()
-        .map(|text| text.map(|text| regexp::split(text, &regex)))
-        .collect())
+    let (texts, patterns) = (args.text(0)?, args.text(1)?);
+    let mut compiled: Option<(&str, Regex)> = None;
+    let mut rows = Vec::with_capacity(args.rows);
+    for (text, pattern) in texts.iter().zip(&patterns) {
+        let pattern = pattern.unwrap_or_default();
+        if compiled.as_ref().is_none_or(|(last, _)| *last != pattern) {
+            let regex = regexp::compile(pattern).or_else(|why| args.wrong(why))?;
+            compiled = Some((pattern, regex));
+        }
+        let regex = compiled.as_ref().map(|(_, regex)| regex);
+        rows.push(text.zip(regex).map(|(text, regex)| regexp::split(text, regex)));
+    }
+    Ok(rows)
 }
 
 fn string_to_array(args: &Args) -> Result<ArrayRef> {

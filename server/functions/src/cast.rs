@@ -123,7 +123,7 @@ fn boolean(args: &Args) -> Result<ArrayRef> {
 }
 
 /// Java's `Double.toString`.
-pub(crate) fn java_double(value: f64) -> String {
+pub fn java_double(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

@@ -18,6 +18,8 @@ use crate::{multiple, number, text};
 
 type Types = fn(&[DataType]) -> Result<DataType>;
 type Body = fn(&Args) -> Result<ArrayRef>;
+/// The Druid type of the result where its Arrow type does not say it, from the fields of the arguments.
+type Kind = fn(&[FieldRef]) -> Option<ColumnType>;
 /// Looks at the literals of a call while it is planned; an argument that is no literal is none.
 type Check = fn(&Call<'_>, &[Option<&ScalarValue>]) -> Result<()>;
 
@@ -34,6 +36,7 @@ pub(crate) struct Function {
     check: Option<Check>,
     complex: Option<&'static str>,
     complex_named: Option<usize>,
+    kind: Option<Kind>,
     date: bool,
     /// The result is one of the arguments.
     chooses: bool,
@@ -150,6 +153,7 @@ impl Function {
             check: None,
             complex: None,
             complex_named: None,
+            kind: None,
             date: false,
             chooses: false,
             keeps_date: false,
@@ -185,6 +189,12 @@ impl Function {
     /// The result is COMPLEX of the name that a literal argument is.
     pub(crate) fn complex_named(mut self, place: usize) -> Function {
         self.complex_named = Some(place);
+        self
+    }
+
+    /// The result has a kind that depends on its arguments.
+    pub(crate) fn kind(mut self, kind: Kind) -> Function {
+        self.kind = Some(kind);
         self
     }
 
@@ -284,6 +294,9 @@ impl ScalarUDFImpl for Function {
             check(&call, args.scalar_arguments)?;
         }
         let field = Field::new(self.name, data_type, true);
+        if let Some(kind) = self.kind.and_then(|kind| kind(args.arg_fields)) {
+            return Ok(Arc::new(field.with_metadata(kind_metadata(&kind))));
+        }
         let given = self
             .complex_named
             .and_then(|place| args.scalar_arguments.get(place).copied().flatten())
@@ -324,6 +337,11 @@ pub(crate) fn complex_metadata(name: &str) -> HashMap<String, String> {
         ColumnType::Complex(name.to_owned()).to_string()
     };
     [(DRUID_TYPE_KEY.to_owned(), druid_type)].into()
+}
+
+/// Metadata of a field that has a Druid type which its Arrow type does not say.
+pub(crate) fn kind_metadata(kind: &ColumnType) -> HashMap<String, String> {
+    [(DRUID_TYPE_KEY.to_owned(), kind.to_string())].into()
 }
 
 /// Arguments of a call.

@@ -18,7 +18,7 @@ use crate::function::{
     returns_texts, scalar_text,
 };
 use crate::json_path::{self, Step};
-use crate::text;
+use crate::text::{self, json_text};
 
 pub(crate) fn functions() -> Vec<Function> {
     let at = |name, types, body| Function::new(name, (2, 2), types, body).check(check_path);
@@ -65,16 +65,17 @@ pub(crate) fn functions() -> Vec<Function> {
                 Ok(Arc::new(builder.finish()))
             },
         ),
-        at("json_query", returns_text, |args| {
-            values(args, |value| Some(value.to_string()))
-        })
-        .complex("json"),
+        at("json_query", returns_text, |args| values(args, text_unless_null)).complex("json"),
         at("json_query_array", returns_texts, json_query_array).complex("ARRAY<COMPLEX<json>>"),
-        at("json_keys", returns_texts, json_keys).literals(&[1]),
+        at("json_keys", returns_texts, json_keys),
         Function::new("json_paths", (1, 1), returns_texts, json_paths),
-        Function::new("json_object", (0, usize::MAX), returns_text, json_object).complex("json"),
+        Function::new("json_object", (0, usize::MAX), returns_text, json_object)
+            .complex("json")
+            .check(check_pairs),
         Function::new("json_merge", (2, usize::MAX), returns_text, json_merge).complex("json"),
-        Function::new("parse_json", (1, 1), returns_text, parse_json).complex("json"),
+        Function::new("parse_json", (1, 1), returns_text, parse_json)
+            .complex("json")
+            .check(check_text),
         Function::new("try_parse_json", (1, 1), returns_text, try_parse_json).complex("json"),
         Function::new("to_json_string", (1, 1), returns_text, to_json_string),
         // An item of an array of JSON.
@@ -280,12 +281,7 @@ fn json_query_array(args: &Args) -> Result<ArrayRef> {
         other => Some(vec![other.clone()]),
     })?;
     for items in rows {
-        builder.append_option(items.map(|items| {
-            items
-                .iter()
-                .map(|item| (!item.is_null()).then(|| item.to_string()))
-                .collect::<Vec<_>>()
-        }));
+        builder.append_option(items.map(|items| items.iter().map(text_unless_null).collect::<Vec<_>>()));
     }
     Ok(Arc::new(builder.finish()))
 }
@@ -319,10 +315,14 @@ fn json_paths(args: &Args) -> Result<ArrayRef> {
     Ok(Arc::new(builder.finish()))
 }
 
-fn json_object(args: &Args) -> Result<ArrayRef> {
-    if !args.len().is_multiple_of(2) {
-        return args.wrong("must have an even number of arguments");
+fn check_pairs(call: &Call<'_>, _: &[Option<&ScalarValue>]) -> Result<()> {
+    match call.types.len().is_multiple_of(2) {
+        true => Ok(()),
+        false => call.wrong("must have an even number of arguments"),
     }
+}
+
+fn json_object(args: &Args) -> Result<ArrayRef> {
     let keys = (0..args.len())
         .step_by(2)
         .map(|index| args.text(index))
@@ -343,7 +343,7 @@ fn json_object(args: &Args) -> Result<ArrayRef> {
                 column[row].take().unwrap_or(Value::Null),
             );
         }
-        builder.append_value(Value::Object(object).to_string());
+        builder.append_value(json_text(&Value::Object(object)));
     }
     Ok(Arc::new(builder.finish()))
 }
@@ -385,16 +385,20 @@ fn json_merge(args: &Args) -> Result<ArrayRef> {
                 }
             }
         }
-        builder.append_option(merged.filter(|_| !missing).map(|value| value.to_string()));
+        builder.append_option(merged.filter(|_| !missing).map(|value| json_text(&value)));
     }
     Ok(Arc::new(builder.finish()))
 }
 
-fn parse_json(args: &Args) -> Result<ArrayRef> {
-    let data_type = args.data_type(0);
-    if !matches!(data_type, DataType::Utf8 | DataType::Null) {
-        return args.wrong("expected text as its argument");
+fn check_text(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    match call.types {
+        [DataType::Utf8 | DataType::Null] => Ok(()),
+        _ => call.cannot_apply(literals, "PARSE_JSON(<CHARACTER>)"),
     }
+}
+
+/// JSON null is NULL.
+fn parse_json(args: &Args) -> Result<ArrayRef> {
     let texts = args.text(0)?;
     let mut builder = StringBuilder::with_capacity(texts.len(), texts.value_data().len());
     for text in &texts {
@@ -405,9 +409,13 @@ fn parse_json(args: &Args) -> Result<ArrayRef> {
         let value: Value = serde_json::from_str(text).map_err(|_| {
             DataFusionError::Execution(format!("Function[PARSE_JSON] bad string input [{text}]"))
         })?;
-        builder.append_value(value.to_string());
+        builder.append_option(text_unless_null(&value));
     }
     Ok(Arc::new(builder.finish()))
+}
+
+fn text_unless_null(value: &Value) -> Option<String> {
+    (!value.is_null()).then(|| json_text(value))
 }
 
 fn try_parse_json(args: &Args) -> Result<ArrayRef> {
@@ -417,11 +425,7 @@ fn try_parse_json(args: &Args) -> Result<ArrayRef> {
     let texts: StringArray = args
         .text(0)?
         .iter()
-        .map(|text| {
-            serde_json::from_str::<Value>(text?)
-                .ok()
-                .map(|value| value.to_string())
-        })
+        .map(|text| text_unless_null(&serde_json::from_str(text?).ok()?))
         .collect();
     Ok(Arc::new(texts))
 }
@@ -429,7 +433,7 @@ fn try_parse_json(args: &Args) -> Result<ArrayRef> {
 fn to_json_string(args: &Args) -> Result<ArrayRef> {
     let texts: StringArray = native(args, 0)?
         .into_iter()
-        .map(|value| value.map(|value| value.to_string()))
+        .map(|value| value.map(|value| json_text(&value)))
         .collect();
     Ok(Arc::new(texts))
 }

@@ -6,11 +6,13 @@ mod aggregate;
 mod array;
 mod bits;
 mod cast;
+mod complex;
 mod format;
 mod function;
 mod ip;
 mod json;
 mod json_path;
+mod make_array;
 mod multi_value;
 mod multiple;
 mod number;
@@ -35,15 +37,18 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF};
 
 pub use regexp::{Captures, JavaPattern, PatternError};
+pub use cast::java_double;
+pub use complex::is_binary_kind;
 pub use routines::{Routine, routines};
+pub use text::json_text;
 pub use time::{illegal_timestamp, parse_interval, parse_timestamp, time_bucket};
 pub use widen::widened;
 pub use zone::is_time_zone;
 
 /// Scalar functions.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    all()
-        .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
+    let own = all().map(|function| Arc::new(ScalarUDF::new_from_impl(function)));
+    own.chain([Arc::new(ScalarUDF::new_from_impl(make_array::Items::default()))])
         .collect()
 }
 

@@ -191,6 +191,7 @@ fn harmonised(args: &Args, index: usize) -> Result<Vec<Texts>> {
         .collect())
 }
 
+/// Changes the values of each row; what has none left is NULL.
 fn each(args: &Args, index: usize, change: impl Fn(usize, Texts) -> Option<Texts>) -> Result<ArrayRef> {
     let mut builder = StringBuilder::new();
     for (row, items) in values(args, index)?.into_iter().enumerate() {
@@ -198,11 +199,6 @@ fn each(args: &Args, index: usize, change: impl Fn(usize, Texts) -> Option<Texts
         builder.append_option(changed.and_then(|items| joined(&items)));
     }
     Ok(Arc::new(builder.finish()))
-}
-
-/// No values left are NULL.
-fn some(items: Texts) -> Option<Texts> {
-    (!items.is_empty()).then_some(items)
 }
 
 fn mv_to_array(args: &Args) -> Result<ArrayRef> {
@@ -236,7 +232,7 @@ fn filter(args: &Args, keep: bool) -> Result<ArrayRef> {
             return if keep { None } else { Some(items) };
         };
         items.retain(|item| listed.contains(item) == keep);
-        some(items)
+        Some(items)
     })
 }
 
@@ -245,15 +241,17 @@ fn filter_regex(args: &Args) -> Result<ArrayRef> {
     let regex = regexp::compile(&pattern).or_else(|why| args.wrong(why))?;
     each(args, 0, |_, mut items| {
         items.retain(|item| item.as_ref().is_some_and(|text| regex.is_match(text)));
-        some(items)
+        Some(items)
     })
 }
 
 fn filter_prefix(args: &Args) -> Result<ArrayRef> {
-    let prefix = args.required(1)?;
+    let Some(prefix) = args.literal(1)? else {
+        return Ok(Arc::new(StringArray::new_null(args.rows)));
+    };
     each(args, 0, |_, mut items| {
         items.retain(|item| item.as_ref().is_some_and(|text| text.starts_with(&prefix)));
-        some(items)
+        Some(items)
     })
 }
 

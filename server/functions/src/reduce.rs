@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, StringArray, new_null_array};
 use arrow::datatypes::DataType;
+use datafusion::common::plan_err;
 use datafusion::error::Result;
 
 use crate::function::{Args, Function, is_text, time_type, times};
@@ -29,6 +30,14 @@ fn is_time(data_type: &DataType) -> bool {
 }
 
 fn returns_reduced(types: &[DataType]) -> Result<DataType> {
+    for (place, data_type) in types.iter().enumerate() {
+        let kind = match data_type {
+            DataType::List(_) => "ARRAY",
+            DataType::Binary => "OTHER",
+            _ => continue,
+        };
+        return plan_err!("Argument {place} has invalid type: {kind}");
+    }
     let some = |is: fn(&DataType) -> bool| types.iter().any(is);
     Ok(if types.iter().all(|data_type| *data_type == DataType::Null) {
         DataType::Null

@@ -1,5 +1,7 @@
 //! Any value as text.
 
+use std::io;
+
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, GenericListArray, StringArray,
     StringBuilder, TimestampMillisecondArray,
@@ -9,7 +11,9 @@ use arrow::datatypes::DataType;
 use base64::Engine as _;
 use datafusion::common::exec_err;
 use datafusion::error::Result;
+use serde::Serialize;
 use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
 use trilith_proto::multi_value;
 
 use crate::cast::java_double;
@@ -52,7 +56,7 @@ pub(crate) fn of(array: &ArrayRef) -> Result<StringArray> {
             list.iter()
                 .map(|items| {
                     items
-                        .map(|items| json_items(&items).map(|items| Value::Array(items).to_string()))
+                        .map(|items| json_items(&items).map(|items| json_text(&Value::Array(items))))
                         .transpose()
                 })
                 .collect()
@@ -85,10 +89,11 @@ pub(crate) fn json_items(items: &ArrayRef) -> Result<Vec<Value>> {
                 })
                 .collect()
         }
+        // 1 and 0.
         DataType::Boolean => Ok(items
             .as_boolean()
             .iter()
-            .map(|value| value.map_or(Value::Null, Value::Bool))
+            .map(|value| value.map_or(Value::Null, |value| u8::from(value).into()))
             .collect()),
         DataType::Float32 | DataType::Float64 => {
             let doubles = cast(items, &DataType::Float64)?;
@@ -122,6 +127,26 @@ pub(crate) fn json_double(value: f64) -> Value {
         Some(number) => Value::Number(number),
         None => Value::String(java_double(value)),
     }
+}
+
+/// Doubles as Java prints them.
+struct JavaDoubles;
+
+impl Formatter for JavaDoubles {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        writer.write_all(java_double(value).as_bytes())
+    }
+}
+
+/// JSON as text, with doubles as Java prints them.
+pub fn json_text(value: &Value) -> String {
+    let mut bytes = Vec::with_capacity(128);
+    let mut serializer = Serializer::with_formatter(&mut bytes, JavaDoubles);
+    let text = value
+        .serialize(&mut serializer)
+        .ok()
+        .and_then(|()| String::from_utf8(bytes).ok());
+    text.unwrap_or_else(|| value.to_string())
 }
 
 fn typed<T: Array + 'static>(array: &ArrayRef) -> Result<&T> {

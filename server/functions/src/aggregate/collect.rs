@@ -13,8 +13,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 
 use super::{Aggregate, Call};
-use crate::array::item_type;
-use crate::function::{is_text, list_of};
+use crate::array::{converted, item_type};
+use crate::function::{cannot_apply, is_text, list_of};
 use crate::{multiple, text};
 
 /// Bytes of the values that are collected when the call does not say.
@@ -27,8 +27,8 @@ pub(super) fn functions() -> Vec<Aggregate> {
         Aggregate::new(
             name,
             (1, 2),
-            |types| Ok(list_of(types[0].clone())),
-            |types| vec![list_of(types[0].clone())],
+            |types| Ok(list_of(collected(&types[0]))),
+            |types| vec![list_of(collected(&types[0]))],
             make,
         )
     };
@@ -36,7 +36,7 @@ pub(super) fn functions() -> Vec<Aggregate> {
         Aggregate::new(
             name,
             (1, 2),
-            |types| Ok(list_of(item_type(&types[0]))),
+            returns_concatenated,
             |types| vec![list_of(item_type(&types[0]))],
             make,
         )
@@ -62,6 +62,26 @@ pub(super) fn functions() -> Vec<Aggregate> {
     ]
 }
 
+/// Arrays hold truths as 1 and 0.
+fn collected(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Boolean => DataType::Int64,
+        other => other.clone(),
+    }
+}
+
+fn returns_concatenated(types: &[DataType]) -> Result<DataType> {
+    match &types[0] {
+        DataType::List(_) | DataType::Null => {}
+        data_type if is_text(data_type) => {}
+        _ => {
+            let forms = "ARRAY_CONCAT_AGG(<ARRAY>, [<maxSizeBytes>])";
+            return cannot_apply("array_concat_agg", types, &[], forms);
+        }
+    }
+    Ok(list_of(item_type(&types[0])))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Array,
@@ -73,7 +93,7 @@ fn make(call: &Call<'_>, shape: Shape, distinct: bool) -> Result<Box<dyn Accumul
     let place = if shape == Shape::Text { 2 } else { 1 };
     let bytes = call.number(place, SIZE_BYTES)?;
     let item = match shape {
-        Shape::Array => call.data_type(0),
+        Shape::Array => collected(&call.data_type(0)),
         Shape::Concatenated => item_type(&call.data_type(0)),
         Shape::Text => DataType::Utf8,
     };
@@ -225,7 +245,7 @@ impl Accumulator for Collected {
         match self.shape {
             Shape::Array => {
                 self.any |= !values.is_empty();
-                self.add(split(values)?)
+                self.add(converted(&split(values)?, &self.item)?)
             }
             Shape::Text => {
                 let texts: ArrayRef = Arc::new(text::of(&split(values)?)?);
@@ -239,7 +259,12 @@ impl Accumulator for Collected {
                     self.any |= !values.is_empty();
                     return self.add(Arc::clone(list.values()));
                 }
-                for items in values.as_list::<i32>().iter().flatten() {
+                for items in values
+                    .as_list_opt::<i32>()
+                    .iter()
+                    .flat_map(|list| list.iter())
+                    .flatten()
+                {
                     self.any = true;
                     self.add(items)?;
                 }

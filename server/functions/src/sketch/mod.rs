@@ -15,7 +15,8 @@ use datafusion::error::Result;
 use datasketches::common::NumStdDev;
 
 use crate::aggregate::Aggregate;
-use crate::function::{Args, Function, is_text, returns_text};
+use crate::complex::is_binary_kind;
+use crate::function::{Args, Call, Function, is_text, returns_text, scalar_text};
 use crate::{multiple, number, text};
 
 pub(crate) fn aggregates() -> Vec<Aggregate> {
@@ -46,6 +47,7 @@ pub(crate) fn functions() -> Vec<Function> {
         Function::new("decode_base64_complex", (2, 2), |_| Ok(DataType::Binary), decode)
             .alias(&["complex_decode_base64"])
             .literals(&[0])
+            .check(check_kind)
             .complex_named(0),
     );
     // Gives a value, whose field does not say it, its kind.
@@ -81,6 +83,22 @@ fn texts(args: &Args, name: &str, show: fn(&[u8]) -> Result<String>) -> Result<A
     let texts = bytes.iter().map(|bytes| bytes.map(show).transpose());
     let texts: arrow::array::StringArray = texts.collect::<Result<_>>()?;
     Ok(std::sync::Arc::new(texts))
+}
+
+fn check_kind(call: &Call<'_>, literals: &[Option<&ScalarValue>]) -> Result<()> {
+    let kind = literals.first().copied().flatten().and_then(scalar_text);
+    match kind {
+        Some(kind) if is_binary_kind(&kind) => Ok(()),
+        kind => {
+            let given = match kind {
+                Some(kind) => format!("unknown COMPLEX type [COMPLEX<{kind}>]"),
+                None => "NULL".to_owned(),
+            };
+            call.wrong(format!(
+                "first argument must be a valid COMPLEX type name, got {given}"
+            ))
+        }
+    }
 }
 
 fn decode(args: &Args) -> Result<ArrayRef> {

@@ -1,22 +1,26 @@
 //! Tuple sketches: distinct counts whose keys carry sums of doubles.
 
+mod bytes;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryBuilder, Float64Array, Float64Builder, ListBuilder};
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 use datasketches::codec::{SketchBytes, SketchSlice};
 use datasketches::error::{Error, ErrorKind};
-use datasketches::hash::value::{canonical_float, raw_bytes};
+use datasketches::hash::value::raw_bytes;
 use datasketches::tuple::{
     CompactTupleSketch, SummaryCombinePolicy, SummaryPolicy, SummaryUpdatePolicy, TupleANotB,
     TupleIntersection, TupleSketch, TupleSketchBuilder, TupleSummaryValue, TupleUnion, TupleUnionBuilder,
 };
 
+use self::bytes::Stored;
 use super::{Item, binary, damaged, each_item, sketches};
 use crate::aggregate::{Aggregate, Call};
+use crate::cast::java_double;
 use crate::function::{Args, Function, list_of};
 use crate::number;
 
@@ -25,6 +29,7 @@ const NAME: &str = "tuple";
 const SIZE: i64 = 16_384;
 
 type Sketch = CompactTupleSketch<Doubles>;
+type Intersection = TupleIntersection<Sum>;
 
 /// Sums that a key carries.
 #[derive(Debug, Clone, Default)]
@@ -115,29 +120,29 @@ pub(super) fn functions() -> Vec<Function> {
                 for sketch in sketches {
                     union.update(sketch).map_err(|error| damaged(NAME, &error))?;
                 }
-                Ok(union.to_sketch(true))
+                Ok(union.to_sketch(false))
             })
         }),
         set("ds_tuple_doubles_intersect", |args| {
             combine(args, |lg, sketches| {
-                let mut both = TupleIntersection::new(Sum);
+                let mut both = Intersection::new(Sum);
                 for sketch in sketches {
                     both.update(sketch).map_err(|error| damaged(NAME, &error))?;
                 }
-                match both.to_sketch(true) {
+                match both.to_sketch(false) {
                     Some(sketch) => Ok(sketch),
-                    None => Ok(union(lg)?.to_sketch(true)),
+                    None => Ok(union(lg)?.to_sketch(false)),
                 }
             })
         }),
         set("ds_tuple_doubles_not", |args| {
             combine(args, |lg, sketches| {
                 let Some((first, rest)) = sketches.split_first() else {
-                    return Ok(union(lg)?.to_sketch(true));
+                    return Ok(union(lg)?.to_sketch(false));
                 };
                 rest.iter().try_fold(first.clone(), |left, right| {
                     TupleANotB::default()
-                        .compute(&left, right, true)
+                        .compute(&left, right, false)
                         .map_err(|error| damaged(NAME, &error))
                 })
             })
@@ -145,8 +150,18 @@ pub(super) fn functions() -> Vec<Function> {
     ]
 }
 
-fn read(bytes: &[u8]) -> Result<Sketch> {
-    Sketch::deserialize(bytes).map_err(|error| damaged(NAME, &error))
+fn read(bytes: &[u8]) -> Result<Stored> {
+    Stored::read(bytes).map_err(|error| damaged(NAME, &error))
+}
+
+/// How many values the keys of sketches have that are combined: all the same.
+fn agreed(known: Option<u8>, values: u8) -> Result<u8> {
+    match known {
+        Some(known) if known != values => exec_err!(
+            "tuple sketches with different numbers of values cannot be combined: {known} and {values}"
+        ),
+        _ => Ok(values),
+    }
 }
 
 fn union(lg: u8) -> Result<TupleUnion<Sum>> {
@@ -172,8 +187,8 @@ fn sums(args: &Args) -> Result<ArrayRef> {
             builder.append_null();
             continue;
         };
-        let sketch = read(bytes)?;
-        let mut sums = Vec::new();
+        let Stored { values, sketch } = read(bytes)?;
+        let mut sums = vec![0.0; usize::from(values)];
         for entry in sketch.iter() {
             add(&mut sums, &entry.summary().0);
         }
@@ -200,12 +215,18 @@ fn combine(args: &Args, operation: fn(u8, &[Sketch]) -> Result<Sketch>) -> Resul
         .collect::<Result<Vec<_>>>()?;
     let mut builder = BinaryBuilder::new();
     for row in 0..args.rows {
-        let all = columns
-            .iter()
-            .filter(|column| column.is_valid(row))
-            .map(|column| read(column.value(row)))
-            .collect::<Result<Vec<_>>>()?;
-        builder.append_value(operation(lg, &all)?.serialize());
+        let mut all = Vec::with_capacity(columns.len());
+        let mut values = None;
+        for column in columns.iter().filter(|column| column.is_valid(row)) {
+            let stored = read(column.value(row))?;
+            values = Some(agreed(values, stored.values)?);
+            all.push(stored.sketch);
+        }
+        let result = Stored {
+            values: values.unwrap_or(1),
+            sketch: operation(lg, &all)?,
+        };
+        builder.append_value(result.written());
     }
     Ok(Arc::new(builder.finish()))
 }
@@ -221,6 +242,7 @@ fn make(call: &Call<'_>) -> Result<Box<dyn Accumulator>> {
     Ok(Box::new(Tuple {
         lg,
         metrics: last - usize::from(sized),
+        values: None,
         sketch: None,
         union: None,
     }))
@@ -230,6 +252,8 @@ fn make(call: &Call<'_>) -> Result<Box<dyn Accumulator>> {
 struct Tuple {
     lg: u8,
     metrics: usize,
+    /// How many values the keys have, once there was one.
+    values: Option<u8>,
     /// Of plain values.
     sketch: Option<TupleSketch<Sum>>,
     /// Of other sketches.
@@ -242,7 +266,8 @@ impl Tuple {
             return Ok(());
         };
         for bytes in bytes.iter().flatten() {
-            let sketch = read(bytes)?;
+            let Stored { values, sketch } = read(bytes)?;
+            self.values = Some(agreed(self.values, values)?);
             let union = match &mut self.union {
                 Some(union) => union,
                 none => none.insert(union(self.lg)?),
@@ -252,16 +277,21 @@ impl Tuple {
         Ok(())
     }
 
-    fn result(&self) -> Result<Sketch> {
+    fn result(&self) -> Result<Vec<u8>> {
         let mut both = union(self.lg)?;
         if let Some(sketch) = &self.sketch {
             both.update(sketch).map_err(|error| damaged(NAME, &error))?;
         }
         if let Some(other) = &self.union {
-            let other = other.to_sketch(true);
+            let other = other.to_sketch(false);
             both.update(&other).map_err(|error| damaged(NAME, &error))?;
         }
-        Ok(both.to_sketch(true))
+        let values = u8::try_from(self.metrics.max(1)).unwrap_or(u8::MAX);
+        let result = Stored {
+            values: self.values.unwrap_or(values),
+            sketch: both.to_sketch(false),
+        };
+        Ok(result.written())
     }
 }
 
@@ -283,7 +313,8 @@ impl Accumulator for Tuple {
                     .map_err(|error| damaged(NAME, &error))?,
             ),
         };
-        let mut sums = vec![0.0; metrics.len()];
+        let mut sums = vec![0.0; metrics.len().max(1)];
+        self.values = Some(u8::try_from(sums.len()).unwrap_or(u8::MAX));
         for row in 0..values[0].len() {
             // A row without all of its metrics is not counted.
             if metrics.iter().any(|metric| metric.is_null(row)) {
@@ -295,8 +326,11 @@ impl Accumulator for Tuple {
             each_item(&values[0].slice(row, 1), |item| match item {
                 Item::Text("") => {}
                 Item::Text(text) => sketch.update(raw_bytes::from_str(text), sums.as_slice()),
-                Item::Long(value) => sketch.update(value, sums.as_slice()),
-                Item::Double(value) => sketch.update(canonical_float::from_f64(value), sums.as_slice()),
+                // Keys are texts.
+                Item::Long(value) => sketch.update(raw_bytes::from_str(&value.to_string()), sums.as_slice()),
+                Item::Double(value) => {
+                    sketch.update(raw_bytes::from_str(&java_double(value)), sums.as_slice())
+                }
             })?;
         }
         Ok(())
@@ -307,11 +341,14 @@ impl Accumulator for Tuple {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Binary(Some(self.result()?.serialize()))])
+        // Nothing says yet how many values there are if the sketches that are merged are still to come.
+        let known = self.values.is_some() || self.metrics > 0;
+        let result = known.then(|| self.result()).transpose()?;
+        Ok(vec![ScalarValue::Binary(result)])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Binary(Some(self.result()?.serialize())))
+        Ok(ScalarValue::Binary(Some(self.result()?)))
     }
 
     fn size(&self) -> usize {
