@@ -162,7 +162,7 @@ async fn what_cannot_be_read_is_refused_at_once_with_a_remedy() {
             "--allow-http-header Cookie",
         ),
         (extern_of(&inline, &lines, &[("__time", "string")]), "__time column is of type long"),
-        (extern_of(&inline, &lines, &[("x", "COMPLEX<HLLSketch>")]), "unsupported type"),
+        (extern_of(&inline, &lines, &[("x", "COMPLEX<nope>")]), "unsupported type"),
         ("TABLE(S3(uris => ARRAY['s3://b/k'], format => 'csv')) (a VARCHAR)".to_owned(), "[S3] is not available"),
         ("TABLE(INLINE(data => ARRAY['a'], format => 'csv'))".to_owned(), "EXTEND (<column> <type>"),
         ("TABLE(INLINE(data => ARRAY['a'], format => 'orc')) (a VARCHAR)".to_owned(), "[orc] for property [format]"),

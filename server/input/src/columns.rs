@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Builder, Float64Builder, Int64Builder, ListBuilder, StringBuilder};
+use arrow::array::{
+    ArrayRef, BinaryBuilder, Float32Builder, Float64Builder, Int64Builder, ListBuilder, StringBuilder,
+};
 use arrow::datatypes::TimestampMillisecondType;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
+use trilith_functions::{java_double, json_text};
 use trilith_proto::column::ColumnType;
 use trilith_proto::multi_value;
 
@@ -45,6 +50,8 @@ enum Builder {
     /// Milliseconds from a `__time` field.
     Time(Int64Builder),
     Json(StringBuilder),
+    /// Sketches.
+    Bytes(BinaryBuilder),
     Texts(ListBuilder<StringBuilder>),
     Longs(ListBuilder<Int64Builder>),
     Doubles(ListBuilder<Float64Builder>),
@@ -65,7 +72,8 @@ impl Column {
             ColumnType::Long => Builder::Long(Int64Builder::new()),
             ColumnType::Double => Builder::Double(Float64Builder::new()),
             ColumnType::Float => Builder::Float(Float32Builder::new()),
-            ColumnType::Complex(_) => Builder::Json(StringBuilder::new()),
+            ColumnType::Complex(kind) if kind == "json" => Builder::Json(StringBuilder::new()),
+            ColumnType::Complex(_) => Builder::Bytes(BinaryBuilder::new()),
             ColumnType::Array(item) => match **item {
                 ColumnType::Long => Builder::Longs(ListBuilder::new(Int64Builder::new())),
                 ColumnType::Double => Builder::Doubles(ListBuilder::new(Float64Builder::new())),
@@ -107,12 +115,17 @@ impl Column {
             }
             // Checked before any column of the record is written.
             Builder::Time(builder) => builder.append_value(time_ms(value).unwrap_or(0)),
-            Builder::Json(builder) => match json_text(value) {
+            Builder::Json(builder) => match json_of(value) {
                 Some(text) => {
                     builder.append_value(clean(text, self.remove_null_bytes)?);
                 }
                 None => builder.append_null(),
             },
+            Builder::Bytes(builder) => {
+                let bytes = bytes_of(value);
+                converted = bytes.is_some() || value == Value::Null;
+                builder.append_option(bytes);
+            }
             Builder::Texts(builder) => match elements(value) {
                 Some(items) => {
                     for item in items {
@@ -166,6 +179,7 @@ impl Column {
                 let times = builder.finish().reinterpret_cast::<TimestampMillisecondType>();
                 Arc::new(times.with_timezone("UTC"))
             }
+            Builder::Bytes(builder) => Arc::new(builder.finish()),
             Builder::Double(builder) => Arc::new(builder.finish()),
             Builder::Float(builder) => Arc::new(builder.finish()),
             Builder::Texts(builder) => Arc::new(builder.finish()),
@@ -292,10 +306,7 @@ fn multiple(items: &[Json], remove_null_bytes: bool) -> Result<Option<String>, N
         text.transpose()
     });
     let texts = texts.collect::<Result<Vec<_>, NullByte>>()?;
-    Ok(match texts.as_slice() {
-        [] => None,
-        values => multi_value::joined(values),
-    })
+    Ok(multi_value::joined(&texts))
 }
 
 fn json_element_text(item: &Json) -> Option<String> {
@@ -363,15 +374,25 @@ fn elements(value: Value<'_>) -> Option<Vec<Json>> {
     }
 }
 
-fn json_text(value: Value<'_>) -> Option<String> {
+fn json_of(value: Value<'_>) -> Option<String> {
     match value {
         Value::Null => None,
         Value::Text(text) | Value::Bytes(text) => Some(Json::String(text.to_owned()).to_string()),
         Value::Escaped(raw) => Some(Json::String(unescape(raw)).to_string()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Number(raw) | Value::Nested(raw) => {
-            Some(json_value::read(raw).map_or_else(|| raw.to_owned(), |json| json.to_string()))
+            Some(json_value::read(raw).map_or_else(|| raw.to_owned(), |json| json_text(&json)))
         }
+    }
+}
+
+/// The bytes that a text is base64 of.
+fn bytes_of(value: Value<'_>) -> Option<Vec<u8>> {
+    let decode = |text: &str| BASE64.decode(text).ok();
+    match value {
+        Value::Text(text) | Value::Bytes(text) => decode(text),
+        Value::Escaped(raw) => decode(&unescape(raw)),
+        Value::Null | Value::Number(_) | Value::Bool(_) | Value::Nested(_) => None,
     }
 }
 

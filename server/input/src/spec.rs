@@ -102,7 +102,7 @@ impl ExternSpec {
                 ));
             }
             let supported = match column_type {
-                ColumnType::Complex(name) => name == "json",
+                ColumnType::Complex(name) => name == "json" || trilith_functions::is_binary_kind(name),
                 ColumnType::Array(item) => {
                     matches!(
                         **item,
