@@ -29,7 +29,6 @@ const NAME: &str = "tuple";
 const SIZE: i64 = 16_384;
 
 type Sketch = CompactTupleSketch<Doubles>;
-type Intersection = TupleIntersection<Sum>;
 
 /// Sums that a key carries.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +124,7 @@ pub(super) fn functions() -> Vec<Function> {
         }),
         set("ds_tuple_doubles_intersect", |args| {
             combine(args, |lg, sketches| {
-                let mut both = Intersection::new(Sum);
+                let mut both = TupleIntersection::new(Sum);
                 for sketch in sketches {
                     both.update(sketch).map_err(|error| damaged(NAME, &error))?;
                 }

@@ -14,8 +14,6 @@ const TYPE: u8 = 3;
 const IS_BIG_ENDIAN: u8 = 1;
 const IS_EMPTY: u8 = 1 << 2;
 const HAS_ENTRIES: u8 = 1 << 3;
-/// What the hash of the default seed is; an empty sketch does not keep its own.
-const SEED_HASH: u16 = 0x93cc;
 
 /// A sketch and how many values each of its keys has.
 pub(super) struct Stored {
@@ -61,13 +59,15 @@ impl Stored {
         let entries: Vec<_> = self.sketch.iter().collect();
         let each = 8 + 8 * usize::from(self.values);
         let mut bytes = SketchBytes::with_capacity(24 + each * entries.len());
-        let empty = self.sketch.is_empty();
-        let flags = [(empty, IS_EMPTY), (!entries.is_empty(), HAS_ENTRIES)];
+        let flags = [
+            (self.sketch.is_empty(), IS_EMPTY),
+            (!entries.is_empty(), HAS_ENTRIES),
+        ];
         let flags = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
         for byte in [1, SERIAL_VERSION, FAMILY, TYPE, flags, self.values] {
             bytes.write_u8(byte);
         }
-        bytes.write_u16_le(if empty { SEED_HASH } else { self.sketch.seed_hash() });
+        bytes.write_u16_le(self.sketch.seed_hash());
         bytes.write_u64_le(self.sketch.theta64());
         if !entries.is_empty() {
             bytes.write_u32_le(u32::try_from(entries.len()).unwrap_or(u32::MAX));
