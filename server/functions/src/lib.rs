@@ -4,6 +4,7 @@
 
 mod aggregate;
 mod array;
+mod array_search;
 mod bits;
 mod cast;
 mod complex;
@@ -65,6 +66,7 @@ fn all() -> impl Iterator<Item = function::Function> {
         reduce::functions(),
         ip::functions(),
         array::functions(),
+        array_search::functions(),
         multi_value::functions(),
         json::functions(),
         sketch::functions(),
