@@ -4,6 +4,8 @@ use serde_json::{Map, Value};
 use trilith_proto::error::{ApiError, Category, Persona};
 use trilith_proto::interval::parse_instant;
 
+use crate::index_spec;
+
 /// A checked query context.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryContext {
@@ -24,11 +26,16 @@ fn wrong(key: &str, value: &Value, expected: &str) -> ApiError {
     ))
 }
 
+/// What a 64-bit integer holds, as doubles.
+const LONG_MIN: f64 = -9_223_372_036_854_775_808.0;
+const LONG_END: f64 = 9_223_372_036_854_775_808.0;
+
 fn integer(key: &str, value: &Value) -> Result<i64, ApiError> {
     let number = match value {
-        Value::Number(number) => number
-            .as_i64()
-            .or_else(|| number.as_f64().map(|number| number as i64)),
+        Value::Number(number) => number.as_i64().or_else(|| {
+            let number = number.as_f64()?;
+            (LONG_MIN..LONG_END).contains(&number).then_some(number as i64)
+        }),
         Value::String(text) => {
             let text = text.trim();
             text.parse::<i64>().ok().or_else(|| {
@@ -68,6 +75,16 @@ const INTEGERS: &[(&str, i64)] = &[
     ("maxConcurrentStages", 1),
     ("taskLockTimeout", 0),
     ("maxRowsMaterializedInWindow", 1),
+    ("rowsInMemory", 1),
+    ("maxThreads", i64::MIN),
+    ("targetPartitionsPerWorker", i64::MIN),
+    ("segmentLoadAheadCount", i64::MIN),
+    ("vectorSize", i64::MIN),
+    ("inSubQueryThreshold", i64::MIN),
+    ("inFunctionThreshold", i64::MIN),
+    ("inFunctionExprThreshold", i64::MIN),
+    ("maxSubqueryRows", i64::MIN),
+    ("sqlPlannerBloat", i64::MIN),
 ];
 
 const BOOLEANS: &[&str] = &[
@@ -85,6 +102,11 @@ const BOOLEANS: &[&str] = &[
     "includeAllCounters",
     "useConcurrentLocks",
     "secondaryPartitionPruning",
+    "backgroundFetchExternalFiles",
+    "useCombiner",
+    "storeCompactionState",
+    "useAutoColumnSchemas",
+    "liveReportCounters",
 ];
 
 /// Key, allowed values, and whether their case matters.
@@ -106,6 +128,8 @@ const CHOICES: &[(&str, &[&str], bool)] = &[
     ),
     ("includeSegmentSource", &["NONE", "REALTIME"], false),
     ("engine", &["native", "msq-task"], false),
+    ("sketchEncoding", &["OCTET_STREAM", "JSON"], false),
+    ("vectorize", &["false", "true", "force"], false),
 ];
 
 /// Keys that the planner sets itself.
@@ -171,7 +195,12 @@ impl QueryContext {
             let Some(value) = map.get(*key).filter(|value| !value.is_null()) else {
                 continue;
             };
-            let text = value.as_str().ok_or_else(|| wrong(key, value, "a string"))?;
+            let text = match value {
+                Value::String(text) => text.as_str(),
+                Value::Bool(true) if choices.contains(&"true") => "true",
+                Value::Bool(false) if choices.contains(&"false") => "false",
+                _ => return Err(wrong(key, value, "a string")),
+            };
             let known = choices.iter().any(|choice| {
                 if *exact {
                     *choice == text
@@ -186,10 +215,9 @@ impl QueryContext {
             }
         }
         if let Some(value) = map.get("indexSpec").filter(|value| !value.is_null()) {
-            let parsed = value.as_str().map(serde_json::from_str::<Map<String, Value>>);
-            if !value.is_object() && parsed.is_none_or(|parsed| parsed.is_err()) {
-                return Err(wrong("indexSpec", value, "a JSON object"));
-            }
+            index_spec::check(
+                &index_spec::read(value).ok_or_else(|| wrong("indexSpec", value, "a JSON object"))?,
+            )?;
         }
         let context = QueryContext { map };
         let tasks = context.integer("maxNumTasks", 2);
@@ -394,6 +422,17 @@ impl QueryContext {
         } else {
             ArrayIngestMode::Array
         }
+    }
+
+    /// `indexSpec` as an object, if given.
+    pub fn index_spec(&self) -> Option<Value> {
+        let given = self.map.get("indexSpec")?;
+        index_spec::read(given).map(Value::Object)
+    }
+
+    /// `sqlStringifyArrays`: arrays among the results are JSON texts.
+    pub fn stringify_arrays(&self) -> bool {
+        self.boolean("sqlStringifyArrays", true)
     }
 
     /// `maxNumSegments` of a time chunk, if given.

@@ -13,6 +13,7 @@ mod describe;
 mod error;
 mod extern_call;
 mod forms;
+mod index_spec;
 mod ingest;
 mod inner;
 mod intervals;
