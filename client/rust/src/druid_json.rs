@@ -260,7 +260,7 @@ fn quality_json(quality: &pb::ColumnQuality) -> Value {
 fn counters_json(counters: &[pb::Counter]) -> Value {
     let mut stages = Map::new();
     for counter in counters {
-        let Some(value) = counter.value.as_ref().map(counter_json) else {
+        let Some(value) = counter.value.as_ref().and_then(counter_json) else {
             continue;
         };
         let workers = stages
@@ -278,7 +278,8 @@ fn counters_json(counters: &[pb::Counter]) -> Value {
     Value::Object(stages)
 }
 
-fn counter_json(value: &pb::counter::Value) -> Value {
+/// None for a counter that has nothing to say.
+fn counter_json(value: &pb::counter::Value) -> Option<Value> {
     use pb::counter::Value as Counter;
     let mut out = Object::default();
     match value {
@@ -294,6 +295,9 @@ fn counter_json(value: &pb::counter::Value) -> Value {
                 if values.iter().any(|value| *value != 0) {
                     out.put(key, json!(values));
                 }
+            }
+            if out.0.len() == 1 {
+                return None;
             }
         }
         Counter::SortProgress(sort) => {
@@ -350,7 +354,7 @@ fn counter_json(value: &pb::counter::Value) -> Value {
             }
         }
         // Shown in a section of its own.
-        Counter::DataQuality(_) => {}
+        Counter::DataQuality(_) => return None,
         Counter::Storage(storage) => {
             out.put("type", "storage");
             out.put("localBytesReserved", storage.local_bytes_reserved);
@@ -360,7 +364,7 @@ fn counter_json(value: &pb::counter::Value) -> Value {
             out.put("durableBytesWritten", storage.durable_bytes_written);
         }
     }
-    out.json()
+    Some(out.json())
 }
 
 /// Druid's word for the outcome of a task.

@@ -254,9 +254,10 @@ impl Controller {
                     .to_owned(),
             },
         };
+        let any = !targets.is_empty();
         let mut state = job.state.lock();
         state.targets = targets;
-        state.segment_report = Some(segment_report);
+        state.segment_report = any.then_some(segment_report);
         Ok(())
     }
 
@@ -454,7 +455,7 @@ impl Controller {
             task: &job.id,
             status: if success { "SUCCESS" } else { "FAILED" },
             error,
-            task_context_json: Some(super::submit::task_context().to_string()),
+            task_context_json: Some(super::submit::task_context(&job.planned.context).to_string()),
             results: state.results.clone(),
             host: Some(&self.location()),
             now_ms: now,
@@ -469,7 +470,7 @@ impl Controller {
         task.duration_ms = now - job.created_ms;
         if let Some((fault, _)) = error {
             task.fault = Some(fault.to_json());
-            task.error_message = Some(fault.to_string());
+            task.error_message = Some(super::submit::short_message(fault));
             if fault.is_shutdown() {
                 // As Druid's task queue records it; the report tells the fault.
                 task.error_message = Some("Shutdown request from user".to_owned());

@@ -16,6 +16,7 @@ use trilith_sql::{MASK, Planned, QueryContext, SqlParameter, Statement};
 
 use super::Controller;
 use super::job::{self, Job, Origin};
+use super::submit::short_message;
 
 /// Ends what cannot run again. Returns the rest, oldest first, each in its next run.
 pub(super) fn interrupted(store: &dyn MetadataStore) -> Result<Vec<TaskRecord>, MetadataError> {
@@ -61,7 +62,7 @@ fn end(store: &dyn MetadataStore, mut task: TaskRecord, fault: &Fault) -> Result
     task.state = TaskState::Failed;
     task.duration_ms = (job::now_ms() - task.created_ms).max(0);
     task.fault = Some(fault.to_json());
-    task.error_message = Some(fault.to_string());
+    task.error_message = Some(short_message(fault));
     let report = pb::TaskReport {
         task_id: task.id.clone(),
         status: Some(pb::StatusReport {
@@ -71,9 +72,13 @@ fn end(store: &dyn MetadataStore, mut task: TaskRecord, fault: &Fault) -> Result
                 fault: Some(fault.into()),
                 ..Default::default()
             }),
+            // Nobody kept when it began; it is counted from here.
+            start_time_ms: Some(task.created_ms),
             duration_ms: task.duration_ms,
+            running_tasks: 1,
             ..Default::default()
         }),
+        task_context_json: task.payload.get("context").map(Value::to_string),
         ..Default::default()
     };
     store.publish(&Publish {

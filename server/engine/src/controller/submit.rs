@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prost::Message;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, field, info_span};
 use trilith_metadata::{MetadataError, TaskFilter, TaskRecord, TaskState};
 use trilith_proto::error::{ApiError, Category, Persona};
-use trilith_proto::fault::CancelReason;
+use trilith_proto::fault::{CancelReason, Fault};
 use trilith_proto::id::TaskId;
 use trilith_proto::pb::task as pb;
-use trilith_sql::{Statement, StatementKind};
+use trilith_sql::{QueryContext, Statement, StatementKind};
 
 use super::Controller;
 use super::driver;
@@ -23,6 +23,8 @@ use super::room::Place;
 
 /// How long a call that stops a task waits for its end.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
+/// Characters of the error in the record of a task, without the words for what is left out.
+const ERROR_MESSAGE_MAX: usize = 1_024;
 /// Datasource of SELECT tasks.
 const SELECT_DATASOURCE: &str = "__query_select";
 
@@ -47,8 +49,31 @@ pub struct Progress {
 }
 
 /// Context of the task itself, as the report shows it.
-pub(super) fn task_context() -> Value {
-    json!({"forceTimeChunkLock": true})
+pub(super) fn task_context(context: &QueryContext) -> Value {
+    let mut out = Map::new();
+    out.insert("forceTimeChunkLock".to_owned(), json!(true));
+    for key in ["taskLockTimeout", "priority", "tags"] {
+        if let Some(value) = context.map().get(key).filter(|value| !value.is_null()) {
+            out.insert(key.to_owned(), value.clone());
+        }
+    }
+    Value::Object(out)
+}
+
+/// What the record of a task says of its fault: a long text loses its middle, as in Druid; the report has it all.
+pub(super) fn short_message(fault: &Fault) -> String {
+    let text = fault.to_string();
+    let length = text.chars().count();
+    if length <= ERROR_MESSAGE_MAX {
+        return text;
+    }
+    let half = ERROR_MESSAGE_MAX / 2;
+    let start: String = text.chars().take(half).collect();
+    let end: String = text.chars().skip(length - half).collect();
+    format!(
+        "{start}...{} characters omitted...{end}",
+        length - ERROR_MESSAGE_MAX
+    )
 }
 
 pub(super) fn record(job: &Job) -> TaskRecord {
@@ -113,21 +138,33 @@ fn payload(job: &Job, context: &Value, datasource: &str) -> Value {
             "columnMappings": mappings,
             "destination": destination(job),
             "assignmentStrategy": if context_of.auto_assignment() { "auto" } else { "max" },
-            "tuningConfig": {
-                "maxNumWorkers": context_of.max_num_tasks().saturating_sub(1),
-                "rowsPerSegment": context_of.rows_per_segment(),
-            },
+            "tuningConfig": tuning(context_of),
         },
         "sqlQuery": planned.sql,
         "sqlQueryContext": context,
-        "sqlResultsContext": {"timeZone": context_of.sql_time_zone(), "stringifyArrays": true},
+        "sqlResultsContext": {"timeZone": context_of.sql_time_zone(), "stringifyArrays": context_of.stringify_arrays()},
         "sqlTypeNames": sql_types,
         "nativeTypeNames": native_types,
-        "context": task_context(),
+        "context": task_context(context_of),
         "groupId": job.id.as_str(),
         "dataSource": datasource,
         "resource": {"availabilityGroup": job.id.as_str(), "requiredCapacity": 1},
     })
+}
+
+/// Limits of a task, in Druid's JSON.
+fn tuning(context: &QueryContext) -> Value {
+    let mut tuning = json!({
+        "maxNumWorkers": context.max_num_tasks().saturating_sub(1),
+        "rowsPerSegment": context.rows_per_segment(),
+    });
+    if let Some(count) = context.max_num_segments() {
+        tuning["maxNumSegments"] = json!(count);
+    }
+    if let Some(spec) = context.index_spec() {
+        tuning["indexSpec"] = spec;
+    }
+    tuning
 }
 
 /// Where the rows of a task go, in Druid's JSON.
@@ -141,6 +178,10 @@ fn destination(job: &Job) -> Value {
         "dataSource": ingest.datasource,
         "segmentGranularity": ingest.granularity.to_json(),
     });
+    let order = job.planned.context.segment_sort_order().unwrap_or_default();
+    if !order.is_empty() {
+        destination["segmentSortOrder"] = json!(order);
+    }
     // Absent for an INSERT.
     if let Some(overwrite) = &ingest.overwrite {
         destination["replaceTimeChunks"] = overwrite.iter().map(ToString::to_string).collect();
@@ -318,4 +359,27 @@ fn exists(task_id: &TaskId) -> ApiError {
         message,
     )
     .with("taskId", task_id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_errors_lose_their_middle() {
+        let short = Fault::unknown("ä".repeat(100));
+        assert_eq!(short_message(&short), short.to_string());
+        let long = Fault::unknown(format!("{}{}", "ä".repeat(1_000), "b".repeat(1_000)));
+        let whole = long.to_string();
+        let omitted = whole.chars().count() - 1_024;
+        let message = short_message(&long);
+        assert!(
+            message.starts_with("UnknownError: ää") && message.ends_with('b'),
+            "{message}"
+        );
+        assert!(
+            message.contains(&format!("ä...{omitted} characters omitted...b")),
+            "{message}"
+        );
+    }
 }

@@ -224,6 +224,9 @@ fn servers(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<dyn Table
         .filter(|(_, visible)| *visible)
         .map(|(record, _)| record.size_bytes)
         .sum();
+    // Clients divide by it.
+    let disk = fs2::total_space(&controller.worker_config().segment_directory);
+    let capacity = i64::try_from(disk.unwrap_or(size).max(1)).unwrap_or(i64::MAX);
     let data = |role: &str| matches!(role, "historical" | "indexer");
     let leads = |role: &str| matches!(role, "coordinator" | "overlord");
     let (host, port) = controller.host_and_port();
@@ -243,7 +246,12 @@ fn servers(snapshot: &Snapshot, controller: &Controller) -> Result<Arc<dyn Table
                 .iter()
                 .map(|role| Some(if *role == "historical" { size as i64 } else { 0 })),
         )
-        .long("max_size", roles.iter().map(|_| Some(0)))
+        .long(
+            "max_size",
+            roles
+                .iter()
+                .map(|role| Some(if *role == "historical" { capacity } else { 0 })),
+        )
         .long(
             "storage_size",
             roles
@@ -388,6 +396,9 @@ fn tables(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
         .table()
 }
 
+/// What Calcite says of the digits after the point of a floating-point number.
+const SCALE_UNSPECIFIED: i64 = -2_147_483_648;
+
 struct ColumnRow {
     schema: &'static str,
     table: String,
@@ -431,6 +442,13 @@ impl ColumnRow {
             (ColumnType::Double | ColumnType::Float, _) => Some(15),
             _ => None,
         }
+    }
+
+    fn scale(&self) -> Option<i64> {
+        self.precision().map(|_| match self.column_type {
+            ColumnType::Long => 0,
+            _ => SCALE_UNSPECIFIED,
+        })
     }
 }
 
@@ -493,18 +511,14 @@ fn columns(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
                 .map(|row| Some(if row.is_time() { "NO" } else { "YES" })),
         )
         .text("DATA_TYPE", rows.iter().map(|row| Some(row.data_type())))
-        .long("CHARACTER_MAXIMUM_LENGTH", rows.iter().map(|_| None))
-        .long("CHARACTER_OCTET_LENGTH", rows.iter().map(|_| None))
+        .text::<String>("CHARACTER_MAXIMUM_LENGTH", rows.iter().map(|_| None))
+        .text::<String>("CHARACTER_OCTET_LENGTH", rows.iter().map(|_| None))
         .long("NUMERIC_PRECISION", rows.iter().map(ColumnRow::precision))
         .long(
             "NUMERIC_PRECISION_RADIX",
             rows.iter().map(|row| row.precision().map(|_| 10)),
         )
-        .long(
-            "NUMERIC_SCALE",
-            rows.iter()
-                .map(|row| row.precision().filter(|digits| *digits == 19).map(|_| 0)),
-        )
+        .long("NUMERIC_SCALE", rows.iter().map(ColumnRow::scale))
         .long(
             "DATETIME_PRECISION",
             rows.iter().map(|row| row.is_time().then_some(3)),

@@ -32,6 +32,8 @@ pub struct ReportParts<'a> {
 
 /// Builds the report. Every number in it was measured by a worker or the controller.
 pub fn build(parts: ReportParts<'_>, graph: &StageGraph, state: &JobState) -> pb::TaskReport {
+    // Without a single worker nothing has begun.
+    let waits = state.workers.is_empty() && state.wanted_workers > 0;
     // A failure of the controller itself says nothing about any stage.
     let show_phases = !matches!(parts.error, Some((_, None)));
     let stages = graph
@@ -39,7 +41,7 @@ pub fn build(parts: ReportParts<'_>, graph: &StageGraph, state: &JobState) -> pb
         .iter()
         .zip(state.kernel.stages())
         .zip(&state.stages)
-        .map(|((spec, progress), run)| stage(&parts, spec, progress, run, show_phases))
+        .map(|((spec, progress), run)| stage(&parts, spec, progress, run, show_phases, waits))
         .collect();
     let mut counters: Vec<pb::Counter> = state
         .counters
@@ -145,11 +147,11 @@ fn stage(
     progress: &StageProgress,
     run: &StageRun,
     show_phase: bool,
+    waits: bool,
 ) -> pb::StageReport {
-    let started = progress.phase != Phase::New;
-    let duration = run
-        .started_ms
-        .map(|start| (run.ended_ms.unwrap_or(parts.now_ms) - start).max(0));
+    let started = progress.phase != Phase::New && !waits;
+    let started_ms = run.started_ms.filter(|_| !waits);
+    let duration = started_ms.map(|start| (run.ended_ms.unwrap_or(parts.now_ms) - start).max(0));
     let partition_count = run.partition_count();
     pb::StageReport {
         stage_number: spec.number.0,
@@ -159,7 +161,7 @@ fn stage(
         partition_count: Some(partition_count).filter(|count| *count > 0),
         shuffle: spec.shuffle_kind().map(str::to_owned),
         output: started.then(|| spec.output.as_str().to_owned()),
-        start_time_ms: run.started_ms,
+        start_time_ms: started_ms,
         duration_ms: duration.filter(|duration| *duration > 0),
         sort: spec.sorts(),
     }

@@ -7,7 +7,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::joins::SortMergeJoinExec;
 use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::graph::{StageGraph, operators};
 use super::source::{Source, SourceExec};
@@ -16,7 +16,7 @@ use super::source::{Source, SourceExec};
 pub(crate) fn processor(plan: &Arc<dyn ExecutionPlan>) -> (String, Value) {
     let kind = kind(plan).unwrap_or("scan");
     let description = match kind {
-        "limit" => json!({"type": kind, "limit": limit(plan), "operators": operators(plan)}),
+        "limit" => limited(plan),
         _ => json!({"type": kind, "operators": operators(plan)}),
     };
     (kind.to_owned(), description)
@@ -43,9 +43,24 @@ fn kind(plan: &Arc<dyn ExecutionPlan>) -> Option<&'static str> {
     }
 }
 
-fn limit(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
+/// How many rows are left out and how many are kept, where that is said.
+fn limited(plan: &Arc<dyn ExecutionPlan>) -> Value {
+    let mut description = Map::new();
+    description.insert("type".to_owned(), json!("limit"));
+    let (offset, limit) = limit(plan).map_or((0, None), |limit| (limit.skip(), limit.fetch()));
+    if offset > 0 {
+        description.insert("offset".to_owned(), json!(offset));
+    }
+    if let Some(limit) = limit {
+        description.insert("limit".to_owned(), json!(limit));
+    }
+    description.insert("operators".to_owned(), json!(operators(plan)));
+    Value::Object(description)
+}
+
+fn limit(plan: &Arc<dyn ExecutionPlan>) -> Option<&GlobalLimitExec> {
     match plan.downcast_ref::<GlobalLimitExec>() {
-        Some(limit) => limit.fetch(),
+        Some(limit) => Some(limit),
         None => plan.children().into_iter().find_map(limit),
     }
 }
