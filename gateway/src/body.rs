@@ -2,12 +2,14 @@
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
+use trilith_proto::error::ApiError;
 use trilith_proto::pb::task::Parameter;
 
-use crate::error::{plain, unreadable};
+use crate::error::{SqlError, plain, unreadable};
 use crate::format::{Layout, ResultFormat};
+use crate::settings;
 
 /// Context key under which a statement has its id.
 pub(crate) const SQL_QUERY_ID: &str = "sqlQueryId";
@@ -17,7 +19,7 @@ pub(crate) const SQL_QUERY_ID: &str = "sqlQueryId";
 pub(crate) struct SqlRequest {
     pub query: String,
     pub layout: Layout,
-    /// Always has a `sqlQueryId`.
+    /// SET statements included; always has a `sqlQueryId`.
     pub context: Map<String, Value>,
     pub parameters: Vec<Parameter>,
 }
@@ -31,9 +33,15 @@ impl SqlRequest {
             .ok_or_else(|| Box::new(plain(StatusCode::BAD_REQUEST, "Missing Content-Type header")))?;
         let text = std::str::from_utf8(body).map_err(|_| wrong("the body is not UTF-8"))?;
         let media = kind.split(';').next().unwrap_or_default().trim();
+        if !is_media_type(media) {
+            return Err(Box::new(plain(
+                StatusCode::BAD_REQUEST,
+                &format!("Invalid Content-Type header: Error parsing media type '{kind}'"),
+            )));
+        }
         match media.to_ascii_lowercase().as_str() {
-            "application/json" => SqlRequest::from_json(text),
-            "text/plain" => SqlRequest::from_text(text),
+            "application/json" | "application/*" | "*/*" => SqlRequest::from_json(text),
+            "text/plain" | "text/*" => SqlRequest::from_text(text),
             // Command-line tools send JSON under this type when they are not told better; SQL has no brace there.
             "application/x-www-form-urlencoded" if text.trim_start().starts_with('{') => {
                 SqlRequest::from_json(text)
@@ -47,7 +55,9 @@ impl SqlRequest {
             },
             _ => Err(Box::new(plain(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                &format!("Unsupported Content-Type: {kind}"),
+                &format!(
+                    "Unsupported Content-Type: {kind}. Only application/json, text/plain or application/x-www-form-urlencoded is supported."
+                ),
             ))),
         }
     }
@@ -65,7 +75,7 @@ impl SqlRequest {
         Ok(SqlRequest {
             query: text.to_owned(),
             layout: Layout::default(),
-            context: with_id(Map::new()),
+            context: effective(Map::new(), text),
             parameters: Vec::new(),
         })
     }
@@ -114,13 +124,16 @@ impl SqlRequest {
         };
         let parameters = match map.get("parameters") {
             None | Some(Value::Null) => Vec::new(),
-            Some(Value::Array(items)) => items.iter().map(parameter).collect::<Result<Vec<_>, _>>()?,
+            Some(Value::Array(items)) => (1..)
+                .zip(items)
+                .map(|(position, item)| parameter(position, item))
+                .collect::<Result<Vec<_>, _>>()?,
             Some(_) => return Err(construct("parameters must be a list")),
         };
         Ok(SqlRequest {
-            query,
             layout,
-            context: with_id(context),
+            context: effective(context, &query),
+            query,
             parameters,
         })
     }
@@ -139,8 +152,20 @@ impl SqlRequest {
     }
 }
 
-/// The caller's id, or a new one: an error has it as well, before the server knows the statement.
-fn with_id(mut context: Map<String, Value>) -> Map<String, Value> {
+/// Two tokens with a slash between them.
+fn is_media_type(text: &str) -> bool {
+    let is_token = |text: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !text.is_empty() && text.bytes().all(allowed)
+    };
+    text.split_once('/')
+        .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+}
+
+/// The context with what SET in front of the statement says, and with an id, the caller's or a new one: an error has
+/// it as well, before the server knows the statement.
+fn effective(mut context: Map<String, Value>, sql: &str) -> Map<String, Value> {
+    context.extend(settings::leading(sql));
     if context.get(SQL_QUERY_ID).is_none_or(Value::is_null) {
         let id = uuid::Uuid::new_v4().to_string();
         context.insert(SQL_QUERY_ID.to_owned(), Value::String(id));
@@ -169,7 +194,8 @@ fn flag(map: &Map<String, Value>, key: &str) -> Result<bool, Box<Response>> {
     }
 }
 
-fn parameter(item: &Value) -> Result<Parameter, Box<Response>> {
+/// `position` counts from 1.
+fn parameter(position: usize, item: &Value) -> Result<Parameter, Box<Response>> {
     match item {
         Value::Object(item) => Ok(Parameter {
             r#type: item
@@ -179,10 +205,10 @@ fn parameter(item: &Value) -> Result<Parameter, Box<Response>> {
                 .to_owned(),
             value_json: item.get("value").cloned().unwrap_or(Value::Null).to_string(),
         }),
-        Value::Null => Ok(Parameter {
-            r#type: "VARCHAR".to_owned(),
-            value_json: "null".to_owned(),
-        }),
+        Value::Null => {
+            let message = format!("No value bound for dynamic parameter position [{position}]");
+            Err(Box::new(SqlError(ApiError::sql(message, None)).into_response()))
+        }
         _ => Err(construct("parameters must be objects with type and value")),
     }
 }

@@ -1,7 +1,7 @@
 //! Worker processes and their slots, as the Overlord shows them.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use trilith_proto::interval::iso;
@@ -59,9 +59,14 @@ fn worker_json(worker: &WorkerProcess) -> Value {
     out
 }
 
-/// No worker is disabled or limited.
+/// No worker is disabled or limited, and none can be.
 pub(crate) async fn config() -> Json<Value> {
     Json(json!({"type": "default"}))
+}
+
+/// What a worker is, whatever somebody wants it to be.
+pub(crate) async fn enabled(Path(host): Path<String>) -> Json<Value> {
+    Json(json!({host: "enabled"}))
 }
 
 pub(crate) async fn empty_list() -> Response {

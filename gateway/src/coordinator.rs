@@ -9,11 +9,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use trilith_client::ClientError;
+use trilith_proto::error::ApiError;
 use trilith_proto::interval::{ETERNITY, Interval, iso};
 use trilith_proto::pb::datasource::Segment;
 
 use crate::Gateway;
 use crate::error::{HttpError, plain};
+use crate::interval::parse as interval;
 
 /// The one tier: every server reads all segments.
 const TIER: &str = "_default_tier";
@@ -27,11 +29,6 @@ pub(crate) fn answer(result: Result<Value, ClientError>) -> Response {
         Ok(value) => Json(value).into_response(),
         Err(error) => HttpError::from(error).into_response(),
     }
-}
-
-/// Interval in a path or a parameter: `_` may stand for `/`.
-pub(crate) fn interval(text: &str) -> Option<Interval> {
-    Interval::parse(&text.replacen('_', "/", 1))
 }
 
 pub(crate) fn no_interval(text: &str) -> Response {
@@ -234,9 +231,16 @@ pub(crate) async fn unused_segments(
         Some(Ok(most)) if most > 0 => most,
         Some(_) => return plain(StatusCode::BAD_REQUEST, "limit must be a number above 0"),
     };
-    let descending = query
-        .get("sortOrder")
-        .is_some_and(|order| order.eq_ignore_ascii_case("DESC"));
+    let order = query.get("sortOrder").map(|order| order.to_ascii_uppercase());
+    let descending = match order.as_deref() {
+        None | Some("ASC") => false,
+        Some("DESC") => true,
+        Some(order) => {
+            let message =
+                format!("Unexpected value[{order}] for SortOrder. Possible values are: [ASC, DESC]");
+            return HttpError(ApiError::invalid_input(message)).into_response();
+        }
+    };
     match gateway.client.unused_segments(&name).await {
         Ok(mut segments) => {
             if descending {

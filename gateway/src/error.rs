@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use trilith_client::ClientError;
-use trilith_proto::error::{ApiError, Category};
+use trilith_proto::error::{ApiError, Category, Persona};
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -74,6 +74,36 @@ impl SqlError {
 
     pub(crate) fn status(&self) -> StatusCode {
         status(&self.0)
+    }
+
+    /// The error of a statement that runs at once: when it was stopped, Druid has an older shape than for tasks.
+    pub(crate) fn of_query(error: ClientError) -> SqlError {
+        let error = error.to_api();
+        if error.error_code != "Canceled" {
+            return SqlError(error);
+        }
+        let timed_out = error
+            .context
+            .get("reason")
+            .is_some_and(|reason| reason == "QUERY_TIMEOUT");
+        let (category, class, legacy, message) = if timed_out {
+            (
+                Category::Timeout,
+                "org.apache.druid.query.QueryTimeoutException",
+                "Query timeout",
+                "Query did not complete within its timeout. Raise [timeout] in the query context, or ask for less."
+                    .to_owned(),
+            )
+        } else {
+            (
+                Category::Canceled,
+                "java.util.concurrent.CancellationException",
+                "Query cancelled",
+                error.message,
+            )
+        };
+        let error = ApiError::new(category, Persona::Operator, "legacyQueryException", message);
+        SqlError(error.with("errorClass", class).with("legacyErrorCode", legacy))
     }
 }
 

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 use trilith_proto::pb::task::ResultColumn;
 
+use crate::json::{java_double, push, text as json_text};
+
 /// Rows' format on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum ResultFormat {
@@ -148,7 +150,7 @@ impl Writer {
                     if index > 0 {
                         out.push(',');
                     }
-                    out.push_str(&value.to_string());
+                    push(out, value);
                 }
                 out.push(']');
             }
@@ -161,7 +163,7 @@ impl Writer {
                     }
                     out.push_str(name);
                     out.push(':');
-                    out.push_str(&value.to_string());
+                    push(out, value);
                 }
                 out.push('}');
             }
@@ -202,6 +204,25 @@ impl Writer {
     }
 }
 
+/// A value as Java's `toString` has it: lists and maps without quotes.
+fn java_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => java_double(number.as_f64().unwrap_or_default()),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(java_text).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(entries) => {
+            let entries = entries
+                .iter()
+                .map(|(key, item)| format!("{key}={}", java_text(item)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// A line of CSV: quoted where it must be; a null is empty.
 fn csv_line(out: &mut String, values: &[Value]) {
     for (index, value) in values.iter().enumerate() {
@@ -210,8 +231,8 @@ fn csv_line(out: &mut String, values: &[Value]) {
         }
         let text = match value {
             Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+            Value::Object(_) => json_text(value),
+            value => java_text(value),
         };
         // Without quotes it would look like the end.
         let alone = text.is_empty() && values.len() == 1;

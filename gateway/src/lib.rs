@@ -6,10 +6,13 @@ mod coordinator;
 mod error;
 mod format;
 mod infer;
+mod interval;
+mod json;
 mod locks;
 mod log;
 mod mark;
 mod render;
+mod settings;
 mod sql;
 mod statements;
 mod status;
@@ -115,7 +118,12 @@ fn overlord() -> Router<Gateway> {
         .route("/druid/indexer/v1/lockedIntervals/v2", post(locks::intervals))
         .route("/druid/indexer/v1/totalWorkerCapacity", get(capacity::total))
         .route("/druid/indexer/v1/workers", get(capacity::workers))
-        .route("/druid/indexer/v1/worker", get(capacity::config))
+        .route(
+            "/druid/indexer/v1/worker",
+            get(capacity::config).post(capacity::config),
+        )
+        .route("/druid/indexer/v1/worker/{host}/enable", post(capacity::enabled))
+        .route("/druid/indexer/v1/worker/{host}/disable", post(capacity::enabled))
         .route("/druid/indexer/v1/worker/history", get(capacity::empty_list))
         .route("/druid/indexer/v1/supervisor", get(capacity::empty_list))
         .route(

@@ -16,6 +16,7 @@ use trilith_proto::pb::task as pb;
 
 use crate::Gateway;
 use crate::error::{HttpError, unreadable};
+use crate::interval;
 
 /// Locks of interest: those of a task that would want these intervals.
 #[derive(Deserialize)]
@@ -34,7 +35,7 @@ struct LockFilter {
 impl LockFilter {
     /// Held, overlapping, and of a priority that the task could not take it from.
     fn wants(&self, lock: &pb::Lock) -> bool {
-        let overlaps = |text: &String| match (Interval::parse(text), Interval::parse(&lock.interval)) {
+        let overlaps = |text: &String| match (interval::parse(text), Interval::parse(&lock.interval)) {
             (Some(wanted), Some(locked)) => wanted.overlaps(&locked),
             _ => false,
         };
@@ -70,10 +71,10 @@ fn filters(body: &[u8]) -> Result<Vec<LockFilter>, Response> {
     let intervals = filters
         .iter()
         .flat_map(|filter| filter.intervals.iter().flatten());
-    for interval in intervals {
-        if Interval::parse(interval).is_none() {
+    for text in intervals {
+        if interval::parse(text).is_none() {
             return Err(unreadable(&format!(
-                "[{interval}] is no interval; use start/end in ISO 8601"
+                "[{text}] is no interval; use start/end in ISO 8601"
             )));
         }
     }

@@ -10,16 +10,19 @@ use serde_json::json;
 use trilith_proto::pb::datasource::MarkSegmentsRequest;
 
 use crate::Gateway;
-use crate::coordinator::{Params, interval, is_segment_id, no_interval, no_segment_id};
+use crate::coordinator::{Params, is_segment_id, no_interval, no_segment_id};
 use crate::error::HttpError;
+use crate::interval::parse as interval;
 
 async fn mark(gateway: &Gateway, request: MarkSegmentsRequest) -> Response {
     match gateway.client.mark_segments(request).await {
-        Ok(changed) => {
-            Json(json!({"numChangedSegments": changed, "segmentStateChanged": changed > 0})).into_response()
-        }
+        Ok(count) => changed(count),
         Err(error) => HttpError::from(error).into_response(),
     }
+}
+
+fn changed(count: u64) -> Response {
+    Json(json!({"numChangedSegments": count, "segmentStateChanged": count > 0})).into_response()
 }
 
 fn all(datasource: String, used: bool) -> MarkSegmentsRequest {
@@ -75,6 +78,10 @@ async fn mark_meant(gateway: &Gateway, name: String, body: &Bytes, used: bool) -
             let Some(interval) = interval(&text) else {
                 return no_interval(&text);
             };
+            // None of the versions, which is not the same as all of them.
+            if versions.as_ref().is_some_and(Vec::is_empty) {
+                return changed(0);
+            }
             MarkSegmentsRequest {
                 interval: interval.to_string(),
                 versions: versions.unwrap_or_default(),

@@ -16,6 +16,8 @@ use trilith_proto::column::{ColumnType, is_date, of_field};
 use trilith_proto::interval::iso;
 use trilith_proto::timed;
 
+use crate::json;
+
 const DAY_MS: i64 = 86_400_000;
 
 /// How values look.
@@ -23,28 +25,35 @@ const DAY_MS: i64 = 86_400_000;
 pub(crate) enum Style {
     /// Times as ISO text of their zone, arrays as JSON text when `stringify`.
     Sql { stringify: bool, zone: Zone },
-    /// As a task report has them: times as milliseconds of the clock of their zone, or, for dates, its days.
-    Report { zone: Zone, days: bool },
+    /// As a task report has them: times as milliseconds of the clock of their zone, or, for dates, its days;
+    /// arrays as above.
+    Report { stringify: bool, zone: Zone, days: bool },
 }
 
 impl Style {
     /// As the interactive API writes them under a query context.
     pub(crate) fn sql(context: &Map<String, Value>) -> Style {
-        let stringify = match context.get("sqlStringifyArrays") {
-            Some(Value::Bool(value)) => *value,
-            Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
-            _ => true,
-        };
-        let zone = Zone::of(context);
-        Style::Sql { stringify, zone }
+        Style::Sql {
+            stringify: stringifies(context),
+            zone: Zone::of(context),
+        }
     }
 
     /// As task reports have them under a query context.
     pub(crate) fn report(context: &Map<String, Value>) -> Style {
         Style::Report {
+            stringify: stringifies(context),
             zone: Zone::of(context),
             days: false,
         }
+    }
+}
+
+fn stringifies(context: &Map<String, Value>) -> bool {
+    match context.get("sqlStringifyArrays") {
+        Some(Value::Bool(value)) => *value,
+        Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
+        _ => true,
     }
 }
 
@@ -125,10 +134,14 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
         .zip(batch.schema().fields())
         .map(|(column, field)| {
             let column_type = of_field(field);
-            let json = holds_json(&column_type);
+            let is_json = holds_json(&column_type);
             let timed = timed::value_type(&column_type).is_some();
             let style = match (is_date(field), style) {
-                (true, Style::Report { zone, .. }) => Style::Report { zone, days: true },
+                (true, Style::Report { stringify, zone, .. }) => Style::Report {
+                    stringify,
+                    zone,
+                    days: true,
+                },
                 _ => style,
             };
             (0..batch.num_rows())
@@ -136,7 +149,7 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
                     if timed {
                         pair(column, row)
                     } else {
-                        top(column, row, style, json)
+                        top(column, row, style, is_json)
                     }
                 })
                 .collect()
@@ -169,11 +182,11 @@ fn pair(column: &ArrayRef, row: usize) -> Value {
         timed::Value::Double(double) => Value::from(double),
         timed::Value::Text(text) => Value::from(text),
     };
-    Value::String(serde_json::json!({"lhs": millis, "rhs": value}).to_string())
+    Value::String(json::text(&serde_json::json!({"lhs": millis, "rhs": value})))
 }
 
-fn top(column: &ArrayRef, row: usize, style: Style, json: bool) -> Value {
-    let value = match (json, value(column, row, style)) {
+fn top(column: &ArrayRef, row: usize, style: Style, is_json: bool) -> Value {
+    let value = match (is_json, value(column, row, style)) {
         (true, Value::Array(items)) => {
             let read = |item: Value| match &item {
                 Value::String(text) => serde_json::from_str(text).unwrap_or(item),
@@ -184,8 +197,8 @@ fn top(column: &ArrayRef, row: usize, style: Style, json: bool) -> Value {
         (_, value) => value,
     };
     match (&value, style) {
-        (Value::Array(_), Style::Sql { stringify: true, .. } | Style::Report { .. }) => {
-            Value::String(value.to_string())
+        (Value::Array(_), Style::Sql { stringify: true, .. } | Style::Report { stringify: true, .. }) => {
+            Value::String(json::text(&value))
         }
         _ => value,
     }
@@ -212,7 +225,7 @@ fn value(array: &ArrayRef, row: usize, style: Style) -> Value {
         DataType::Timestamp(TimeUnit::Millisecond, _) => {
             match array.as_any().downcast_ref::<TimestampMillisecondArray>() {
                 Some(values) => match style {
-                    Style::Report { zone, days } => {
+                    Style::Report { zone, days, .. } => {
                         let clock = zone.shifted(values.value(row));
                         Value::from(if days { clock.div_euclid(DAY_MS) } else { clock })
                     }

@@ -137,7 +137,7 @@ impl Answer {
         if !self.error_as_row && !self.trailers {
             return Err(error);
         }
-        let error = SqlError::from(error);
+        let error = SqlError::of_query(error);
         let mut trailers = complete(false);
         // A header has one line.
         let message = error.0.message.replace(['\r', '\n'], " ");
@@ -163,7 +163,7 @@ async fn answer(request: &SqlRequest, mut result: QueryResult, trailers: bool) -
     // The first batch decides between an error answer and rows.
     let first = result.rows.next().await;
     if let Some(Err(error)) = first {
-        return SqlError::from(error).into_response();
+        return SqlError::of_query(error).into_response();
     }
     let (writer, start) = Writer::start(request.layout, &result.columns);
     let answer = Answer {

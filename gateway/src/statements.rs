@@ -19,6 +19,7 @@ use crate::Gateway;
 use crate::body::SqlRequest;
 use crate::error::SqlError;
 use crate::format::{Layout, ResultFormat, Writer};
+use crate::json::JavaJson;
 use crate::render::{self, Style};
 use crate::tasks::{explained, report_rows};
 
@@ -51,7 +52,7 @@ pub(crate) async fn submit(State(gateway): State<Gateway>, headers: HeaderMap, b
         return explained(&request, &explanation);
     }
     match result(&gateway, &submitted.task_id, false).await {
-        Ok(result) => Json(result).into_response(),
+        Ok(result) => JavaJson(result).into_response(),
         Err(error) => error.into_response(),
     }
 }
@@ -90,7 +91,7 @@ pub(crate) async fn status(
         .get("detail")
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
     match result(&gateway, &id, detail).await {
-        Ok(result) => Json(result).into_response(),
+        Ok(result) => JavaJson(result).into_response(),
         Err(error) => error.into_response(),
     }
 }
@@ -247,7 +248,10 @@ async fn outcome(gateway: &Gateway, task: &pb::Task, report: &pb::TaskReport) ->
         out.insert("dataSource".to_owned(), json!(task.datasource));
         return Ok(Value::Object(out));
     };
-    let pages: Vec<Value> = if results.pages.is_empty() {
+    let durable = parsed(&task.payload_json)
+        .get("spec")
+        .is_some_and(|spec| spec["destination"]["type"] == "durableStorage");
+    let pages: Vec<Value> = if results.pages.is_empty() && !durable {
         vec![json!({"id": 0, "numRows": results.row_count, "sizeInBytes": bytes})]
     } else {
         (0..)
@@ -257,7 +261,7 @@ async fn outcome(gateway: &Gateway, task: &pb::Task, report: &pb::TaskReport) ->
             })
             .collect()
     };
-    let size: i64 = if results.pages.is_empty() {
+    let size: i64 = if results.pages.is_empty() && !durable {
         bytes
     } else {
         results.pages.iter().map(|page| page.size_bytes).sum()

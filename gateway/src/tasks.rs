@@ -11,13 +11,15 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use trilith_client::ClientError;
 use trilith_client::druid_json::{report_json, status_plus_json};
-use trilith_proto::interval::Interval;
+use trilith_proto::interval::{Interval, iso};
 use trilith_proto::pb::task as pb;
 
 use crate::Gateway;
 use crate::body::SqlRequest;
 use crate::error::{ERROR_CLASS, HttpError, plain, status as http_status};
 use crate::format::Writer;
+use crate::interval;
+use crate::json::JavaJson;
 use crate::log;
 use crate::render::{self, Style};
 
@@ -149,7 +151,7 @@ pub(crate) async fn reports(State(gateway): State<Gateway>, Path(id): Path<Strin
         },
         None => None,
     };
-    Json(report_json(&report, rows)).into_response()
+    JavaJson(report_json(&report, rows)).into_response()
 }
 
 async fn shown_rows(
@@ -241,7 +243,7 @@ impl Wanted {
         let wrong = |message: String| Box::new((StatusCode::BAD_REQUEST, message).into_response());
         let created = match query.get("createdTimeInterval") {
             None => None,
-            Some(text) => Some(Interval::parse(&text.replacen('_', "/", 1)).ok_or_else(|| {
+            Some(text) => Some(interval::parse(text).ok_or_else(|| {
                 wrong(format!(
                     "createdTimeInterval [{text}] is no interval; use start_end in ISO 8601"
                 ))
@@ -301,6 +303,15 @@ async fn found(
     Ok(found)
 }
 
+/// An entry of a list: of a task that waits or runs it tells when it was queued.
+fn listed_json(task: &pb::Task) -> Value {
+    let mut status = status_plus_json(task);
+    if ACTIVE.contains(&task.state()) {
+        status["queueInsertionTime"] = json!(iso(task.created_time_ms));
+    }
+    status
+}
+
 /// Each group of states newest first, one group after the other.
 async fn listed(
     gateway: &Gateway,
@@ -314,7 +325,7 @@ async fn listed(
     let mut list = Vec::new();
     for states in groups {
         match found(gateway, states, &wanted).await {
-            Ok(tasks) => list.extend(tasks.iter().map(status_plus_json)),
+            Ok(tasks) => list.extend(tasks.iter().map(listed_json)),
             Err(error) => return HttpError::from(error).into_response(),
         }
     }

@@ -37,8 +37,12 @@ async fn a_running_query_is_stopped_by_its_id_once() {
     let body: Value = serde_json::from_str(&answer.1).unwrap();
     assert_eq!(answer.0, 500, "{body}");
     assert_eq!(
-        (&body["errorCode"], &body["category"]),
-        (&json!("Canceled"), &json!("CANCELED"))
+        (&body["error"], &body["errorCode"], &body["category"]),
+        (
+            &json!("Query cancelled"),
+            &json!("legacyQueryException"),
+            &json!("CANCELED")
+        )
     );
     assert_eq!(send(&server, "DELETE", "/druid/v2/sql/long").await, 404);
 }
