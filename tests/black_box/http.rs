@@ -161,6 +161,17 @@ async fn pages_of_durable_results_are_read_one_by_one_and_all_together() {
         .unwrap();
     assert_eq!(whole.text().await.unwrap(), all + "\n");
     assert_eq!(server.get(&format!("{path}/results?page=3")).await.0, 400);
+
+    let body = json!({
+        "query": format!("SELECT n FROM {} WHERE n > 5 ORDER BY n", inline(&lines, "n long")),
+        "context": {"executionMode": "ASYNC", "selectDestination": "durableStorage"},
+    });
+    let (_, text) = server.post("/druid/v2/sql/statements", body).await;
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let id = answer["queryId"].as_str().unwrap();
+    assert_eq!(server.wait(id).await["status"], "SUCCESS");
+    let (_, answer) = server.get(&format!("/druid/v2/sql/statements/{id}")).await;
+    assert_eq!(answer["result"]["pages"], json!([]), "{answer}");
 }
 
 fn parquet_files(directory: &Path) -> usize {

@@ -197,9 +197,11 @@ def _counters(counters: Iterable[pb.report.Counter]) -> dict[str, dict[str, dict
     """By stage, worker and name."""
     stages: dict[str, dict[str, dict[str, Any]]] = {}
     for counter in counters:
-        if counter.WhichOneof("value") is not None:
+        value = {} if counter.WhichOneof("value") is None else _counter(counter)
+        # A channel without numbers has nothing to say.
+        if value and value != {"type": "channel"}:
             workers = stages.setdefault(str(counter.stage_number), {})
-            workers.setdefault(str(counter.worker_number), {})[counter.name] = _counter(counter)
+            workers.setdefault(str(counter.worker_number), {})[counter.name] = value
     return stages
 
 
