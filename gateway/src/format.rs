@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use trilith_proto::pb::task::ResultColumn;
 
-use crate::json::{java_double, push, text as json_text};
+use crate::json::{push, text as json_text};
 
 /// Rows' format on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -208,7 +208,9 @@ impl Writer {
 fn java_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => java_double(number.as_f64().unwrap_or_default()),
+        Value::Number(number) if number.is_f64() => {
+            trilith_proto::java::double(number.as_f64().unwrap_or_default())
+        }
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(java_text).collect();
             format!("[{}]", items.join(", "))

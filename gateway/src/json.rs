@@ -5,19 +5,7 @@ use std::fmt::Write;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-
-/// Text of a double: plain from a thousandth up to ten millions, else with an exponent (`1.0E7`).
-pub(crate) fn java_double(value: f64) -> String {
-    let size = value.abs();
-    if size == 0.0 || (1e-3..1e7).contains(&size) || !value.is_finite() {
-        return format!("{value:?}");
-    }
-    let text = format!("{value:E}");
-    match text.split_once('E') {
-        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
-        _ => text,
-    }
-}
+use trilith_proto::java;
 
 /// A value as JSON.
 pub(crate) fn text(value: &Value) -> String {
@@ -30,7 +18,7 @@ pub(crate) fn text(value: &Value) -> String {
 pub(crate) fn push(out: &mut String, value: &Value) {
     match value {
         Value::Number(number) if number.is_f64() => {
-            out.push_str(&java_double(number.as_f64().unwrap_or_default()));
+            out.push_str(&java::double(number.as_f64().unwrap_or_default()));
         }
         Value::Array(items) => {
             out.push('[');
@@ -88,7 +76,7 @@ mod tests {
             (12_345_678.9, "1.23456789E7"),
             (-1e300, "-1.0E300"),
         ] {
-            assert_eq!(java_double(value), expected);
+            assert_eq!(java::double(value), expected);
         }
     }
 

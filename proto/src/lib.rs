@@ -6,6 +6,7 @@ pub mod error;
 pub mod fault;
 pub mod id;
 pub mod interval;
+pub mod java;
 mod messages;
 pub mod multi_value;
 #[cfg(test)]

@@ -11,7 +11,6 @@ use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::error::Result;
-use regex::Regex;
 use trilith_proto::column::{self, ColumnType};
 
 use crate::function::{Args, Function, is_text, list_of, returns_double, returns_text, returns_texts};
@@ -354,7 +353,7 @@ pub(crate) fn to_string(args: &Args) -> Result<ArrayRef> {
 /// Parts of each text between matches of a pattern, which may be another in each row.
 pub(crate) fn parts(args: &Args) -> Result<Vec<Option<Vec<String>>>> {
     let (texts, patterns) = (args.text(0)?, args.text(1)?);
-    let mut compiled: Option<(&str, Regex)> = None;
+    let mut compiled: Option<(&str, regexp::JavaPattern)> = None;
     let mut rows = Vec::with_capacity(args.rows);
     for (text, pattern) in texts.iter().zip(&patterns) {
         let pattern = pattern.unwrap_or_default();
@@ -363,7 +362,10 @@ pub(crate) fn parts(args: &Args) -> Result<Vec<Option<Vec<String>>>> {
             compiled = Some((pattern, regex));
         }
         let regex = compiled.as_ref().map(|(_, regex)| regex);
-        rows.push(text.zip(regex).map(|(text, regex)| regexp::split(text, regex)));
+        rows.push(match text.zip(regex) {
+            Some((text, regex)) => Some(regex.split(text).or_else(|why| args.wrong(why))?),
+            None => None,
+        });
     }
     Ok(rows)
 }

@@ -8,7 +8,6 @@ use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, StringArray, Strin
 use arrow::datatypes::DataType;
 use datafusion::error::Result;
 
-use crate::cast::java_double;
 use crate::function::{Args, Function, returns_text};
 
 pub(crate) fn functions() -> Vec<Function> {
@@ -33,7 +32,7 @@ impl Value<'_> {
         match self {
             Value::Null => "null".to_owned(),
             Value::Long(value) => value.to_string(),
-            Value::Double(value) => java_double(*value),
+            Value::Double(value) => trilith_proto::java::double(*value),
             Value::Text(text) => (*text).to_owned(),
         }
     }

@@ -12,7 +12,7 @@ use datafusion::logical_expr::ColumnarValue;
 use serde_json::{Map, Value};
 use trilith_proto::column::{self, ColumnType};
 
-use crate::cast::{java_double, parse_double, parse_long};
+use crate::cast::{parse_double, parse_long};
 use crate::function::{
     Args, Call, Function, list_of, returns_boolean, returns_double, returns_long, returns_text,
     returns_texts, scalar_text,
@@ -229,7 +229,9 @@ fn text_of(value: &Value) -> Option<String> {
         Value::Bool(value) => Some(value.to_string()),
         Value::Number(number) => Some(match number.as_i64() {
             Some(long) => long.to_string(),
-            None => number.as_f64().map_or_else(|| number.to_string(), java_double),
+            None => number
+                .as_f64()
+                .map_or_else(|| number.to_string(), trilith_proto::java::double),
         }),
         _ => None,
     }

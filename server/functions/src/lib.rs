@@ -37,9 +37,8 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, ScalarUDFImpl, WindowUDF};
 
-pub use regexp::{Captures, JavaPattern, PatternError};
-pub use cast::java_double;
 pub use complex::is_binary_kind;
+pub use regexp::{Captures, JavaPattern, PatternError};
 pub use routines::{Routine, routines};
 pub use text::json_text;
 pub use time::{illegal_timestamp, parse_interval, parse_timestamp, time_bucket};

@@ -239,10 +239,17 @@ fn filter(args: &Args, keep: bool) -> Result<ArrayRef> {
 fn filter_regex(args: &Args) -> Result<ArrayRef> {
     let pattern = args.required(1)?;
     let regex = regexp::compile(&pattern).or_else(|why| args.wrong(why))?;
-    each(args, 0, |_, mut items| {
-        items.retain(|item| item.as_ref().is_some_and(|text| regex.is_match(text)));
-        Some(items)
-    })
+    let mut builder = StringBuilder::new();
+    for items in values(args, 0)? {
+        let mut kept = Vec::new();
+        for item in items.into_iter().flatten().flatten() {
+            if regex.matches(&item).or_else(|why| args.wrong(why))? {
+                kept.push(Some(item));
+            }
+        }
+        builder.append_option(joined(&kept));
+    }
+    Ok(Arc::new(builder.finish()))
 }
 
 fn filter_prefix(args: &Args) -> Result<ArrayRef> {

@@ -206,8 +206,3 @@ fn template(text: &str, regex: &JavaPattern) -> Option<Vec<Part>> {
     parts.push(Part::Text(plain));
     Some(parts)
 }
-
-/// Java's `split`; a text on which the engine gives up stays whole.
-pub(crate) fn split(text: &str, regex: &JavaPattern) -> Vec<String> {
-    regex.split(text).unwrap_or_else(|_| vec![text.to_owned()])
-}

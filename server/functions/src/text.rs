@@ -14,9 +14,9 @@ use datafusion::error::Result;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
+use trilith_proto::java;
 use trilith_proto::multi_value;
 
-use crate::cast::java_double;
 use crate::function::time_type;
 use crate::pattern::Pattern;
 use crate::zone::Zone;
@@ -30,7 +30,7 @@ pub(crate) fn of(array: &ArrayRef) -> Result<StringArray> {
             let doubles = typed::<Float64Array>(&doubles)?;
             let mut builder = StringBuilder::with_capacity(doubles.len(), doubles.len() * 8);
             for value in doubles {
-                builder.append_option(value.map(java_double));
+                builder.append_option(value.map(java::double));
             }
             Ok(builder.finish())
         }
@@ -125,7 +125,7 @@ pub(crate) fn json_of_text(text: &str) -> Value {
 pub(crate) fn json_double(value: f64) -> Value {
     match serde_json::Number::from_f64(value) {
         Some(number) => Value::Number(number),
-        None => Value::String(java_double(value)),
+        None => Value::String(java::double(value)),
     }
 }
 
@@ -134,7 +134,7 @@ struct JavaDoubles;
 
 impl Formatter for JavaDoubles {
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        writer.write_all(java_double(value).as_bytes())
+        writer.write_all(java::double(value).as_bytes())
     }
 }
 

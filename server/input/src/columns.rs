@@ -9,7 +9,7 @@ use arrow::datatypes::TimestampMillisecondType;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
-use trilith_functions::{java_double, json_text};
+use trilith_functions::json_text;
 use trilith_proto::column::ColumnType;
 use trilith_proto::multi_value;
 

@@ -14,31 +14,7 @@ pub(crate) fn number_text(number: &str) -> String {
         Ok(integer) => integer.to_string(),
         Err(_) => number
             .parse::<f64>()
-            .map_or_else(|_| number.to_owned(), java_double),
-    }
-}
-
-/// Java's `Double.toString`.
-pub(crate) fn java_double(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
-    }
-    let magnitude = value.abs();
-    if magnitude == 0.0 || (1e-3..1e7).contains(&magnitude) {
-        let text = format!("{value}");
-        return if text.contains('.') {
-            text
-        } else {
-            format!("{text}.0")
-        };
-    }
-    let text = format!("{value:E}");
-    match text.split_once('E') {
-        Some((mantissa, exponent)) if !mantissa.contains('.') => format!("{mantissa}.0E{exponent}"),
-        _ => text,
+            .map_or_else(|_| number.to_owned(), trilith_proto::java::double),
     }
 }
 
@@ -46,7 +22,7 @@ pub(crate) fn java_double(value: f64) -> String {
 pub(crate) fn json_double(value: f64) -> Json {
     match Number::from_f64(value) {
         Some(number) => Json::Number(number),
-        None => Json::String(java_double(value)),
+        None => Json::String(trilith_proto::java::double(value)),
     }
 }
 

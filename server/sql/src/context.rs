@@ -385,11 +385,6 @@ impl QueryContext {
         self.boolean("storeCompactionState", false)
     }
 
-    /// `indexSpec`, if given.
-    pub fn index_spec(&self) -> Option<&Value> {
-        self.map.get("indexSpec").filter(|value| value.is_object())
-    }
-
     /// `rowsPerSegment`.
     pub fn rows_per_segment(&self) -> u64 {
         self.integer("rowsPerSegment", 3_000_000) as u64

@@ -28,7 +28,10 @@ impl Argument {
         match self {
             Argument::Value(value) => Ok(value.clone()),
             Argument::Parameter(index) => parameters.get(*index).cloned().ok_or_else(|| {
-                validation(format!("No value bound for dynamic parameter position [{index}]"))
+                validation(format!(
+                    "No value bound for dynamic parameter position [{}]",
+                    index + 1
+                ))
             }),
             Argument::List(items) => items.iter().map(|item| item.value(parameters)).collect(),
         }

@@ -29,9 +29,12 @@ pub(crate) fn expression(bound: Bound<'_>, index: usize, zone: &str) -> Result<E
 }
 
 fn literal(parameters: &[SqlParameter], index: usize, zone: &str) -> Result<Expr, ApiError> {
-    let parameter = parameters
-        .get(index)
-        .ok_or_else(|| validation(format!("No value bound for dynamic parameter position [{index}]")))?;
+    let parameter = parameters.get(index).ok_or_else(|| {
+        validation(format!(
+            "No value bound for dynamic parameter position [{}]",
+            index + 1
+        ))
+    })?;
     check(index, parameter)?;
     let literal = match &parameter.value {
         Json::Array(items) => {

@@ -289,10 +289,12 @@ impl Bounds<'_> {
     /// The time of a numbered `?`.
     fn parameter(&self, written: &str) -> Result<i64, ApiError> {
         let index: usize = written.trim_start_matches('?').parse().unwrap_or(0);
-        let parameter = self
-            .parameters
-            .get(index)
-            .ok_or_else(|| validation(format!("No value bound for dynamic parameter position [{index}]")))?;
+        let parameter = self.parameters.get(index).ok_or_else(|| {
+            validation(format!(
+                "No value bound for dynamic parameter position [{}]",
+                index + 1
+            ))
+        })?;
         let time = match &parameter.value {
             Json::Number(ms) => ms.as_i64(),
             Json::String(text) => {

@@ -201,7 +201,7 @@ fn compaction_state(ingest: &Ingest, planned: &Planned, processor: &Value) -> Va
         "dimensionsSpec": schema["dimensionsSpec"],
         "metricsSpec": schema["metricsSpec"],
         "transformSpec": null,
-        "indexSpec": planned.context.index_spec().unwrap_or(&default),
+        "indexSpec": planned.context.index_spec().unwrap_or(default),
         "granularitySpec": {
             "type": "uniform",
             "segmentGranularity": ingest.granularity.to_json(),

@@ -130,11 +130,6 @@ impl JavaPattern {
         }
     }
 
-    /// The same; a text on which the engine gives up does not match.
-    pub(crate) fn is_match(&self, text: &str) -> bool {
-        self.matches(text).unwrap_or(false)
-    }
-
     /// The first match in a text.
     pub fn captures<'t>(&self, text: &'t str) -> Result<Option<Captures<'t>>, PatternError> {
         self.captures_at(text, 0)
@@ -200,7 +195,7 @@ impl JavaPattern {
     }
 
     /// Parts between the matches: no empty ones at the end, and none before a match of nothing at the start.
-    pub(super) fn split(&self, text: &str) -> Result<Vec<String>, PatternError> {
+    pub(crate) fn split(&self, text: &str) -> Result<Vec<String>, PatternError> {
         let mut parts = Vec::new();
         let (mut copied, mut search) = (0, Some(0));
         while let Some(at) = search {

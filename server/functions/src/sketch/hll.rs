@@ -12,8 +12,9 @@ use datasketches::hash::value::{canonical_float, raw_bytes};
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 
 use super::{Item, binary, damaged, deviations, doubles_text, each_item, sketches, texts, zero};
+use trilith_proto::java;
+
 use crate::aggregate::{Aggregate, Call};
-use crate::cast::java_double;
 use crate::function::{Args, Function, is_text, returns_double, returns_long, returns_text, scalar_text};
 
 const NAME: &str = "HLL";
@@ -208,7 +209,7 @@ fn summary(sketch: &HllSketch) -> String {
         let eight = bytes
             .get(index..index + 8)
             .and_then(|eight| eight.try_into().ok());
-        java_double(eight.map_or(0.0, f64::from_le_bytes))
+        java::double(eight.map_or(0.0, f64::from_le_bytes))
     };
     let kind = match sketch.target_type() {
         HllType::Hll4 => "HLL_4",
@@ -233,9 +234,9 @@ fn summary(sketch: &HllSketch) -> String {
     format!(
         "### HLL SKETCH SUMMARY: \n  Log Config K   : {}\n  Hll Target     : {kind}\n  Current Mode   : {mode}\n  Memory         : false\n  LB             : {}\n  Estimate       : {}\n  UB             : {}\n  OutOfOrder Flag: {}\n{rest}",
         sketch.lg_config_k(),
-        java_double(sketch.lower_bound(NumStdDev::One)),
-        java_double(sketch.estimate()),
-        java_double(sketch.upper_bound(NumStdDev::One)),
+        java::double(sketch.lower_bound(NumStdDev::One)),
+        java::double(sketch.estimate()),
+        java::double(sketch.upper_bound(NumStdDev::One)),
         byte(FLAGS_AT) & OUT_OF_ORDER != 0,
     )
 }

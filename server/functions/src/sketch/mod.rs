@@ -204,7 +204,7 @@ fn each_item(array: &ArrayRef, mut count: impl FnMut(Item<'_>)) -> Result<()> {
 fn doubles_text(values: &[f64]) -> String {
     let texts: Vec<String> = values
         .iter()
-        .map(|value| crate::cast::java_double(*value))
+        .map(|value| trilith_proto::java::double(*value))
         .collect();
     format!("[{}]", texts.join(","))
 }

@@ -14,8 +14,9 @@ use datasketches::theta::{
 };
 
 use super::{Item, binary, damaged, deviations, each_item, sketches, texts, zero};
+use trilith_proto::java;
+
 use crate::aggregate::{Aggregate, Call};
-use crate::cast::java_double;
 use crate::function::{Args, Function, returns_double, returns_long, returns_text};
 
 const NAME: &str = "theta";
@@ -106,7 +107,7 @@ pub(super) fn functions() -> Vec<Function> {
 
 /// The estimate of each sketch.
 pub(super) fn finalized(args: &Args) -> Result<ArrayRef> {
-    texts(args, NAME, |bytes| Ok(java_double(read(bytes)?.estimate())))
+    texts(args, NAME, |bytes| Ok(java::double(read(bytes)?.estimate())))
 }
 
 fn read(bytes: &[u8]) -> Result<CompactThetaSketch> {

@@ -19,8 +19,9 @@ use datasketches::tuple::{
 
 use self::bytes::Stored;
 use super::{Item, binary, damaged, each_item, sketches};
+use trilith_proto::java;
+
 use crate::aggregate::{Aggregate, Call};
-use crate::cast::java_double;
 use crate::function::{Args, Function, list_of};
 use crate::number;
 
@@ -328,7 +329,7 @@ impl Accumulator for Tuple {
                 // Keys are texts.
                 Item::Long(value) => sketch.update(raw_bytes::from_str(&value.to_string()), sums.as_slice()),
                 Item::Double(value) => {
-                    sketch.update(raw_bytes::from_str(&java_double(value)), sums.as_slice())
+                    sketch.update(raw_bytes::from_str(&java::double(value)), sums.as_slice())
                 }
             })?;
         }
