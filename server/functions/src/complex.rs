@@ -1,6 +1,6 @@
 //! Kinds of COMPLEX values that are bytes.
 
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "HLLSketch",
     "HLLSketchBuild",
     "HLLSketchMerge",
@@ -13,6 +13,7 @@ const KINDS: [&str; 12] = [
     "arrayOfDoublesSketch",
     "hyperUnique",
     "bloom",
+    "variance",
 ];
 
 /// True if values of `COMPLEX<kind>` are bytes, which are written as base64 where there is only text.

@@ -75,8 +75,8 @@ pub(crate) fn check(function: &Function, name: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Makes the sketches that a query selects show their estimates, for `sqlFinalizeOuterSketches`.
-pub(crate) fn finalize_sketches(query: &mut Query) {
+/// Makes the sketches that a query selects show their estimates: those of tuples, and for `sqlFinalizeOuterSketches` all.
+pub(crate) fn finalize_sketches(query: &mut Query, all: bool) {
     let Some(select) = names::outer_select(&mut query.body) else {
         return;
     };
@@ -86,9 +86,10 @@ pub(crate) fn finalize_sketches(query: &mut Query) {
         };
         let Expr::Function(function) = expr else { continue };
         let shown = match function.name.to_string().to_ascii_uppercase().as_str() {
-            "DS_HLL" => "druid_final_hll",
-            "DS_THETA" => "druid_final_theta",
-            "DS_QUANTILES_SKETCH" => "druid_final_quantiles",
+            "DS_TUPLE_DOUBLES" => "druid_final_tuple",
+            "DS_HLL" if all => "druid_final_hll",
+            "DS_THETA" if all => "druid_final_theta",
+            "DS_QUANTILES_SKETCH" if all => "druid_final_quantiles",
             _ => continue,
         };
         *expr = call(shown, vec![std::mem::replace(expr, null())]);

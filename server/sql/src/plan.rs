@@ -322,15 +322,13 @@ pub(crate) fn plan_parts(
     let now_ms = context.current_timestamp_ms().unwrap_or(started_ms);
     let bound = Bound::Values(&statement.parameters);
     rewrite::rewrite(&mut query, &context, bound, now_ms)?;
-    if target.is_none() && context.finalize_outer_sketches() {
-        arguments::finalize_sketches(&mut query);
-    }
-    if target.is_none()
-        && engine == Engine::Task
-        && !context.finalize_aggregations()
-        && let Some(select) = names::outer_select(&mut query.body)
-    {
-        rollup::keep_combinable(select);
+    if target.is_none() {
+        // Tasks can be asked for intermediate forms.
+        if context.finalize_aggregations() || engine == Engine::Native {
+            arguments::finalize_sketches(&mut query, context.finalize_outer_sketches());
+        } else if let Some(select) = names::outer_select(&mut query.body) {
+            rollup::keep_combinable(select);
+        }
     }
     let draft = match target {
         Some(target) => {

@@ -167,6 +167,13 @@ impl AggregateUDFImpl for Aggregate {
             return uncountable(self.name, &kind);
         }
         let field = Field::new(self.name, self.return_type(&types)?, true);
+        let json = fields.first().map(|first| column::of_field(first))
+            == Some(ColumnType::Complex("json".to_owned()));
+        if json && matches!(self.name, "array_agg" | "druid_array_agg_distinct") {
+            return Ok(Arc::new(
+                field.with_metadata(complex_metadata("ARRAY<COMPLEX<json>>")),
+            ));
+        }
         let date = fields.first().is_some_and(|first| column::is_date(first));
         if date && matches!(field.data_type(), DataType::Timestamp(..)) {
             return Ok(Arc::new(field.with_metadata(column::date_metadata())));

@@ -59,6 +59,7 @@ pub(crate) fn functions() -> Vec<Function> {
     functions.extend([
         finalized("druid_final_hll", "HLLSketchBuild", hll::finalized),
         finalized("druid_final_theta", "thetaSketchBuild", theta::finalized),
+        finalized("druid_final_tuple", "arrayOfDoublesSketch", tuple::finalized),
         finalized(
             "druid_final_quantiles",
             "quantilesDoublesSketch",

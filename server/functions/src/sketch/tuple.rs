@@ -18,7 +18,7 @@ use datasketches::tuple::{
 };
 
 use self::bytes::Stored;
-use super::{Item, binary, damaged, each_item, sketches};
+use super::{Item, binary, damaged, each_item, sketches, texts};
 use trilith_proto::java;
 
 use crate::aggregate::{Aggregate, Call};
@@ -177,6 +177,13 @@ fn exponent(size: i64) -> Option<u8> {
     u8::try_from(size.trailing_zeros())
         .ok()
         .filter(|lg| (4..=26).contains(lg))
+}
+
+/// The estimate of each sketch.
+pub(super) fn finalized(args: &Args) -> Result<ArrayRef> {
+    texts(args, NAME, |bytes| {
+        Ok(java::double(read(bytes)?.sketch.estimate()))
+    })
 }
 
 fn sums(args: &Args) -> Result<ArrayRef> {
