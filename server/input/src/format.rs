@@ -17,7 +17,7 @@ pub(crate) enum Format {
     Delimited(Delimited),
     /// Each line is a row with the one column `line`.
     Lines,
-    Regex(Groups),
+    Regex(Box<Groups>),
     Parquet {
         flatten: Flatten,
         binary_as_string: bool,
@@ -61,7 +61,7 @@ impl Format {
             "json" => json_format(map),
             "csv" | "tsv" => delimited(map, kind == "csv").map(Format::Delimited),
             "lines" => Ok(Format::Lines),
-            "regex" => groups(map).map(Format::Regex),
+            "regex" => groups(map).map(|groups| Format::Regex(Box::new(groups))),
             "parquet" => Ok(Format::Parquet {
                 flatten: Flatten::parse(map.get("flattenSpec"), Paths::PathOnly)?,
                 binary_as_string: flag(map, "binaryAsString")?.unwrap_or(false),

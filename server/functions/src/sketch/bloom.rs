@@ -78,7 +78,7 @@ impl Bloom {
     fn read(bytes: &[u8]) -> Option<Bloom> {
         let (head, rest) = bytes.split_at_checked(HEADER)?;
         let count = u32::from_be_bytes(head[1..].try_into().ok()?) as usize;
-        if rest.len() != count * 8 || count == 0 || count % BLOCK != 0 || head[0] == 0 {
+        if rest.len() != count * 8 || count == 0 || !count.is_multiple_of(BLOCK) || head[0] == 0 {
             return None;
         }
         let words = rest.chunks_exact(8).filter_map(|word| word.try_into().ok());

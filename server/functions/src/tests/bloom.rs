@@ -81,9 +81,7 @@ async fn values_are_found() {
         (found("1.6", DOUBLES), "false"),
         (found("'abc'", &format!("\"{TEXTS}\"")), "true"),
         (
-            format!(
-                "bloom_filter_test('abc', f) FROM (SELECT bloom_filter(x, 10) AS f FROM (VALUES ('abc')) AS t(x))"
-            ),
+            "bloom_filter_test('abc', f) FROM (SELECT bloom_filter(x, 10) AS f FROM (VALUES ('abc')) AS t(x))".to_owned(),
             "true",
         ),
         ("bloom_filter_test('abc', NULL)".to_owned(), "NULL"),
