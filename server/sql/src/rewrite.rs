@@ -20,6 +20,9 @@ use crate::parameters;
 use crate::parameters::Bound;
 use crate::windows;
 
+/// What the literal behind the sign of the least BIGINT has become.
+const LEAST_LONG: &str = "9223372036854775808.0";
+
 /// Rewrites every expression of a query.
 pub(crate) fn rewrite(
     query: &mut Query,
@@ -218,6 +221,17 @@ impl Rewriter<'_> {
                 *placeholders += 1;
                 *expr = parameters::expression(self.parameters, index, &self.zone)?;
             }
+            // A whole number beyond 64 bits is a double; the least of 64 bits is written as the negative of one.
+            Expr::Value(ValueWithSpan {
+                value: Value::Number(written, _),
+                ..
+            }) if written.bytes().all(|digit| digit.is_ascii_digit()) && written.parse::<i64>().is_err() => {
+                written.push_str(".0");
+            }
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr: inner,
+            } if inner.to_string() == LEAST_LONG => *expr = number(i64::MIN),
             // A decimal has no negative zero.
             Expr::UnaryOp {
                 op: UnaryOperator::Minus,
@@ -343,9 +357,13 @@ impl Rewriter<'_> {
     fn cast(&self, inner: &mut Expr, data_type: &DataType) -> Option<Expr> {
         let one = |name: &str, inner: &mut Expr| Some(call(name, vec![take(inner)]));
         match data_type {
-            DataType::Varchar(_) | DataType::Char(_) | DataType::Text | DataType::String(_) => {
-                Some(call("druid_cast_varchar", vec![take(inner), text(&self.zone)]))
-            }
+            DataType::Varchar(_)
+            | DataType::Char(_)
+            | DataType::Character(_)
+            | DataType::CharacterVarying(_)
+            | DataType::CharVarying(_)
+            | DataType::Text
+            | DataType::String(_) => Some(call("druid_cast_varchar", vec![take(inner), text(&self.zone)])),
             DataType::BigInt(_)
             | DataType::Integer(_)
             | DataType::Int(_)
@@ -363,6 +381,7 @@ impl Rewriter<'_> {
             | DataType::DoublePrecision
             | DataType::Real
             | DataType::Decimal(_)
+            | DataType::Dec(_)
             | DataType::Numeric(_) => one("druid_cast_double", inner),
             DataType::Timestamp(..) => {
                 Some(call("druid_cast_timestamp", vec![take(inner), text(&self.zone)]))
@@ -437,6 +456,11 @@ impl Rewriter<'_> {
                 }],
                 Some(Box::new(value)),
             );
+            return Ok(());
+        }
+        if name == "GROUPING" && function.over.is_none() {
+            let grouping = Expr::Function(function.clone());
+            *expr = call("druid_cast_bigint", vec![grouping]);
             return Ok(());
         }
         let collected = match name.as_str() {

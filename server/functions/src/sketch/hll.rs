@@ -222,12 +222,13 @@ fn summary(sketch: &HllSketch) -> String {
         _ => (
             "HLL",
             format!(
-                "  CurMin         : {}\n  NumAtCurMin    : {}\n  HipAccum       : {}\n  KxQ0           : {}\n  KxQ1           : {}\n",
+                "  CurMin         : {}\n  NumAtCurMin    : {}\n  HipAccum       : {}\n  KxQ0           : {}\n  KxQ1           : {}\n  Rebuild KxQ Flg: {}\n",
                 byte(6),
                 word(32),
                 double(8),
                 double(16),
-                double(24)
+                double(24),
+                byte(FLAGS_AT) & REBUILD != 0,
             ),
         ),
     };
@@ -245,6 +246,7 @@ fn summary(sketch: &HllSketch) -> String {
 const FLAGS_AT: usize = 5;
 const MODE_AT: usize = 7;
 const OUT_OF_ORDER: u8 = 16;
+const REBUILD: u8 = 32;
 
 /// Counts values, or what sketches of either kind have seen.
 fn count(call: &Call<'_>) -> Result<Box<dyn Accumulator>> {

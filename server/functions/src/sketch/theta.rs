@@ -68,7 +68,8 @@ pub(super) fn functions() -> Vec<Function> {
             (2, 2),
             returns_text,
             bounds,
-        ),
+        )
+        .complex("json"),
         set("theta_sketch_union", |args| {
             combine(args, |size, sketches| {
                 let mut union = union(size)?;
