@@ -147,7 +147,7 @@ pub(crate) fn rows(batch: &RecordBatch, style: Style) -> Vec<Vec<Value>> {
             (0..batch.num_rows())
                 .map(|row| {
                     if timed {
-                        pair(column, row)
+                        pair(column, row, style)
                     } else {
                         top(column, row, style, is_json)
                     }
@@ -168,13 +168,13 @@ fn holds_json(column_type: &ColumnType) -> bool {
     }
 }
 
-/// A value that a rollup keeps with its time: the JSON text of Druid's pair.
-fn pair(column: &ArrayRef, row: usize) -> Value {
+/// A value that a rollup keeps with its time: the JSON text of Druid's pair. What cannot be read shows its bytes.
+fn pair(column: &ArrayRef, row: usize, style: Style) -> Value {
     if column.is_null(row) {
         return Value::Null;
     }
     let Some((millis, value)) = timed::decode(column.as_binary::<i32>().value(row)) else {
-        return Value::Null;
+        return value(column, row, style);
     };
     let value = match value {
         timed::Value::Null => Value::Null,

@@ -111,6 +111,13 @@ pub fn multi_value_result(name: &str) -> Option<MultiValue> {
     (mapping.contains(name) || PASSED_ON.contains(&name)).then_some(MultiValue::OfArguments)
 }
 
+/// Whether a name, in lower case, is that of a function that statements are rewritten to, and cannot call themselves.
+pub fn is_own(name: &str) -> bool {
+    name.starts_with("druid_")
+        && (all().any(|function| ScalarUDFImpl::name(&function) == name)
+            || aggregate::own().any(|aggregate| aggregate.name == name))
+}
+
 /// Whether an aggregate, by its name, may have literals among its arguments.
 pub fn takes_literals(name: &str) -> bool {
     aggregate::own().any(|aggregate| aggregate.name == name)

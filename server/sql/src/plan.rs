@@ -413,7 +413,8 @@ pub(crate) fn plan_parts(
         .transpose()?;
     if let Some(ingest) = &ingest {
         let existing = catalog.datasource_columns(&ingest.datasource);
-        stored::check_types(&columns, existing, &context)?;
+        let replaced = ingest.overwrite.as_deref() == Some(&[ETERNITY]);
+        stored::check_types(&columns, replaced, existing, &context)?;
     }
     let sql = masked(&statement.sql);
     Ok(Planned {

@@ -81,10 +81,7 @@ impl Tokens {
             let [name, next] = two else { continue };
             if next.token == Token::LParen
                 && let Token::Word(word) = &name.token
-                && word
-                    .value
-                    .get(..6)
-                    .is_some_and(|start| start.eq_ignore_ascii_case("druid_"))
+                && trilith_functions::is_own(&word.value.to_ascii_lowercase())
             {
                 let shown = word.value.to_uppercase();
                 return Err(at(

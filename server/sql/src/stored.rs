@@ -65,10 +65,11 @@ pub(crate) fn lists(plan: &LogicalPlan) -> Vec<usize> {
         .collect()
 }
 
-/// Refuses to put an array where there are texts, and the other way round, unless `skipTypeVerification` names
-/// the column.
+/// Refuses to put an array where there are texts, and the other way round, and COMPLEX values beside others of which no
+/// type holds both, unless `skipTypeVerification` names the column. `replaced`: nothing stays of what there is.
 pub(crate) fn check_types(
     columns: &[OutputColumn],
+    replaced: bool,
     existing: Option<Vec<(String, ColumnType)>>,
     context: &QueryContext,
 ) -> std::result::Result<(), ApiError> {
@@ -85,6 +86,9 @@ pub(crate) fn check_types(
             }
             (before, ColumnType::String) if is_array(before) => {
                 "make it an ARRAY, for instance with MV_TO_ARRAY"
+            }
+            (before, after) if !replaced && before.least_restrictive(after).is_none() => {
+                "no type holds the values of both; replace the old rows as well, with OVERWRITE ALL"
             }
             _ => continue,
         };

@@ -173,7 +173,13 @@ fn operand(tokens: &[TokenWithSpan]) -> usize {
                     .and_then(|before| tokens.get(before))
                     .is_some_and(|before| match &before.token {
                         Token::RParen | Token::RBracket => true,
-                        Token::Word(word) => word.keyword == Keyword::NoKeyword || word.quote_style.is_some(),
+                        Token::Word(word) => {
+                            word.quote_style.is_some()
+                                || matches!(
+                                    word.keyword,
+                                    Keyword::NoKeyword | Keyword::NULL | Keyword::TRUE | Keyword::FALSE
+                                )
+                        }
                         _ => false,
                     });
                 if finished {

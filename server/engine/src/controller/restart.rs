@@ -72,10 +72,7 @@ fn end(store: &dyn MetadataStore, mut task: TaskRecord, fault: &Fault) -> Result
                 fault: Some(fault.into()),
                 ..Default::default()
             }),
-            // Nobody kept when it began; it is counted from here.
-            start_time_ms: Some(task.created_ms),
             duration_ms: task.duration_ms,
-            running_tasks: 1,
             ..Default::default()
         }),
         task_context_json: task.payload.get("context").map(Value::to_string),
